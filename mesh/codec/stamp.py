@@ -1,0 +1,41 @@
+"""Headers of a log record <-> Stamp: whose readings these are, from which hour, how many. Enough to count or to bury a record."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+HOUR_US = 3_600_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """`hour_us`: start of the hour of arrival; `reasons`: refused readings by RejectionReason number."""
+
+    gateway_id: str
+    hour_us: int
+    count: int
+    reasons: Mapping[int, int] = field(default_factory=dict)
+
+
+NOBODY = Stamp("", 0, 0)
+
+
+def hour_of(at_us: int) -> int:
+    """Start of the hour of a time, both in microseconds since 1970-01-01T00:00:00Z."""
+    return at_us - at_us % HOUR_US
+
+
+def write_stamp(stamp: Stamp) -> dict[str, str]:
+    """As the headers `gateway`, `hour`, `count` and, where something was refused, `reasons`."""
+    headers = {"gateway": stamp.gateway_id, "hour": str(stamp.hour_us), "count": str(stamp.count)}
+    if stamp.reasons:
+        headers["reasons"] = ",".join(f"{reason}:{count}" for reason, count in sorted(stamp.reasons.items()))
+    return headers
+
+
+def read_stamp(headers: Mapping[str, str]) -> Stamp:
+    """The stamp of a record; NOBODY for a record without readings (no headers). Raises ValueError when unreadable."""
+    if "gateway" not in headers:
+        return NOBODY
+    pairs = (pair.split(":") for pair in headers.get("reasons", "").split(",") if pair)
+    reasons = {int(reason): int(count) for reason, count in pairs}
+    return Stamp(headers["gateway"], int(headers["hour"]), int(headers["count"]), reasons)
