@@ -10,26 +10,36 @@ from water.parameter import PARAMETERS
 
 GOOD, NOT_EVALUATED, SUSPECT, FAIL, MISSING = 1, 2, 3, 4, 9
 
-_SHIFTS = np.array([4 * (parameter.number - 1) for parameter in PARAMETERS], np.uint64)
-_RANK = np.zeros(10, np.uint8)
-_RANK[[NOT_EVALUATED, GOOD, SUSPECT, FAIL, MISSING]] = [1, 2, 3, 4, 5]
+# While several tests judge a value, their results are ranks: the greatest wins, so that rolling up is a maximum.
+RANK_NOT_EVALUATED, RANK_GOOD, RANK_SUSPECT, RANK_FAIL, RANK_MISSING = 1, 2, 3, 4, 5
+
+_PAIRS = len(PARAMETERS) // 2  # two flags an octet: PARAMETERS are even in number, and numbered from 1 in their order
 _OF_RANK = np.array([0, NOT_EVALUATED, GOOD, SUSPECT, FAIL, MISSING], np.uint8)
+_RANK = np.zeros(10, np.uint8)
+_RANK[_OF_RANK] = np.arange(6)
 
 
 def pack(flags: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """uint8 flags of shape (8, n), rows in the order of PARAMETERS -> uint64 of shape (n,)."""
-    packed = np.zeros(flags.shape[1], np.uint64)
-    for row, shift in zip(flags, _SHIFTS, strict=True):
-        packed |= row.astype(np.uint64) << shift
-    return packed
+    """uint8 flags of shape (8, n), rows in the order of PARAMETERS -> uint64 of shape (n,); bits 4*(p-1) on for parameter p."""
+    octets = np.zeros((flags.shape[1], 8), np.uint8)
+    octets[:, :_PAIRS] = (flags[0::2] | flags[1::2] << 4).T
+    return octets.view("<u8").ravel()
 
 
 def unpack(packed: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """The inverse of `pack`."""
-    return ((packed[None, :] >> _SHIFTS[:, None]) & np.uint64(15)).astype(np.uint8)
+    octets = packed.astype("<u8").view(np.uint8).reshape(-1, 8).T[:_PAIRS]
+    flags = np.empty((2 * _PAIRS, len(packed)), np.uint8)
+    flags[0::2], flags[1::2] = octets & 15, octets >> 4
+    return flags
 
 
 def worst(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Rolls two tests' results up, element by element: MISSING, FAIL, SUSPECT, GOOD, NOT_EVALUATED, in this order. So a value
     is GOOD when the tests that ran were passed, and NOT_EVALUATED only when none could run."""
-    return _OF_RANK[np.maximum(_RANK[left], _RANK[right])]
+    return of_rank(np.maximum(_RANK[left], _RANK[right]))
+
+
+def of_rank(ranks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The flag of each rank."""
+    return np.take(_OF_RANK, ranks)

@@ -45,5 +45,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(8, "flow", "m3/h", "flow_m3_h", "flow", 1, (-1e6, 1e6), (-1e5, 1e5), 1e5, 1e6, 1e5, 168 * _H, 720 * _H),
 )  # fmt: skip
 
+# Numbers that loggers and archives write where there is no measurement (NOAA, Campbell Scientific and USGS conventions); FAIL wherever they pass for one.
+SENTINELS = (-9999.0, -99999.0, -999999.0)
+
 BY_COLUMN = {parameter.column: parameter for parameter in PARAMETERS}
 BY_NUMBER = {parameter.number: parameter for parameter in PARAMETERS}

@@ -1,4 +1,5 @@
-"""Headers of a log record <-> Stamp: whose readings these are, from which hour, how many. Enough to count or to bury a record."""
+"""Headers of a log record <-> Stamp (whose readings, from which hour, how many) and source offsets: enough to count a record, or
+to bury it and go on behind it, without reading its value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,3 +40,16 @@ def read_stamp(headers: Mapping[str, str]) -> Stamp:
     pairs = (pair.split(":") for pair in headers.get("reasons", "").split(",") if pair)
     reasons = {int(reason): int(count) for reason, count in pairs}
     return Stamp(headers["gateway"], int(headers["hour"]), int(headers["count"]), reasons)
+
+
+def write_source(source_offset: int, previous_source_offset: int) -> dict[str, str]:
+    """The header `source` of a screened record: the same two offsets as in its value, for a reader that cannot read the value."""
+    return {"source": f"{source_offset}:{previous_source_offset}"}
+
+
+def read_source(headers: Mapping[str, str]) -> tuple[int, int] | None:
+    """(source_offset, previous_source_offset); None without the header. Raises ValueError when unreadable."""
+    if "source" not in headers:
+        return None
+    source_offset, previous = headers["source"].split(":")
+    return int(source_offset), int(previous)

@@ -1,0 +1,33 @@
+"""How the ingest service is put together from its ports: accept and screen."""
+
+from dataclasses import dataclass
+
+from ingest_svc.accept import Acceptor
+from ingest_svc.judge import Limits
+from ingest_svc.open_streams import OpenStreams
+from ingest_svc.service import IngestService
+from ingest_svc.window import Window
+from mesh.ports import Clock, Log
+from mesh.settings import Settings
+from mesh.stages import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Accepting:
+    """The role `accept`: the service and what a drain needs."""
+
+    service: IngestService
+    streams: OpenStreams
+    progress: Progress
+
+
+def wire_accept(settings: Settings, log: Log, clock: Clock) -> Accepting:
+    """The role `accept`."""
+    limits = Limits(
+        settings.max_batch_readings, settings.max_batch_bytes, int(settings.future_tolerance_s * 1e6), settings.horizon_us
+    )
+    progress = Progress("accept")
+    streams = OpenStreams(settings.max_streams)
+    window = Window(settings.window_batches, settings.window_bytes)
+    service = IngestService(Acceptor(log, clock, limits, progress), clock, limits, window, streams)
+    return Accepting(service, streams, progress)

@@ -1,0 +1,83 @@
+"""Settings of a process: defaults, then a TOML file, then the environment (WQ_...), then flags. Frozen once read."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mesh.errors import SetupError
+
+
+class Settings(BaseSettings):
+    """Every setting of the mesh. The environment name of `grpc_port` is WQ_GRPC_PORT."""
+
+    model_config = SettingsConfigDict(env_prefix="WQ_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Any but loopback needs TLS, which is not built yet.")
+    grpc_port: int = Field(50051, ge=0, le=65535, description="Port of the gRPC services; 0 takes a free one.")
+    http_port: int = Field(8080, ge=0, le=65535, description="Port of the metrics page (Prometheus text); 0 takes a free one.")
+    postgres_user: str = Field(
+        "nobody", description="As root only: the unprivileged user that the embedded PostgreSQL runs as; it refuses to run as root."
+    )
+    fsync: bool = Field(
+        True, description="False makes the embedded PostgreSQL forget acknowledged readings in a power failure: tests only."
+    )
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="Lowest level that is logged: debug, info, warning or error."
+    )
+    partitions: int = Field(4, ge=1, le=1024, description="Partitions of each log topic, fixed when the data directory is made.")
+    slots: int = Field(8, ge=2, le=4096, description="Hash partitions of sensor_readings, fixed when the data directory is made.")
+    retention_days: float = Field(
+        7, gt=0, description="How long log records are kept at least; never dropped before every stage has passed them."
+    )
+    max_batch_readings: int = Field(10_000, ge=1, le=100_000, description="Readings a batch may have.")
+    max_batch_bytes: int = Field(512 * 1024, ge=1024, le=1024 * 1024, description="Bytes a batch may have.")
+    window_batches: int = Field(64, ge=1, le=10_000, description="Unacknowledged batches a stream may have.")
+    window_bytes: int = Field(8 * 1024 * 1024, ge=1024 * 1024, description="Unacknowledged bytes a stream may have.")
+    max_streams: int = Field(4096, ge=1, description="Open gateway streams of one server; further ones are told to try again.")
+    future_tolerance_s: float = Field(300, ge=0, description="How far in the future a reading may be measured.")
+    horizon_us: int = Field(
+        946_684_800_000_000,
+        ge=0,
+        description="Readings measured before this are refused, microseconds since 1970; default 2000-01-01T00:00:00Z.",
+    )
+    drain_s: float = Field(10, ge=0, le=600, description="How long a stopping server waits for streams and workers to finish.")
+    fleet_gateways: int = Field(3, ge=1, le=1000, description="Gateways of the simulated fleet of `wq up`.")
+    fleet_sensors: int = Field(200, ge=1, le=1_000_000, description="Sensors of the simulated fleet of `wq up`.")
+    fleet_period_s: float = Field(1.0, gt=0, description="Seconds between two readings of a simulated sensor.")
+
+
+def read_settings(file: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings, or SetupError that lists every problem at once. A file that is named but missing is a problem; None in
+    `flags` means not given."""
+    environment = os.environ if environment is None else environment
+    problems: list[str] = []
+    values = _from_file(file, problems)
+    values |= {name: environment[key] for name in Settings.model_fields if (key := f"WQ_{name.upper()}") in environment}
+    values |= {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"])
+            known = "" if name in Settings.model_fields else "; see docs/settings.md for the names"
+            problems.append(f"{name} = {problem['input']!r}: {problem['msg']}{known}")
+    if problems:
+        raise SetupError("settings: " + "; ".join(problems))
+    return settings
+
+
+def _from_file(file: Path | None, problems: list[str]) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        problems.append(f"{file}: no such settings file")
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        problems.append(f"{file}: {error}")
+    return {}

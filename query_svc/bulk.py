@@ -1,0 +1,80 @@
+"""How are many readings streamed in order from all shards, in bounded memory, to a client that may be slow?"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+
+import numpy as np
+
+from mesh.shards import Shards
+from query_svc.selection import Selection, shards_of
+from query_svc.slices import Place, Slice, merged, read_slice
+
+FRAME_READINGS = 20_000
+MOST_WAITING_READINGS = 400_000
+"""Readings read ahead for one stream, over all shards: some 50 MB with their copies."""
+
+Write = Callable[[Slice], Awaitable[None]]
+
+
+async def stream_readings(shards: Shards, selection: Selection, after: Place | None, write: Write) -> None:
+    """Writes every reading behind `after` that is there when its turn comes, by sensor and time, in frames of up to 20,000.
+    Reads at most one round ahead of `write`; while `write` waits, no database connection is held."""
+    ready: asyncio.Queue[Slice | None] = asyncio.Queue(maxsize=1)
+
+    async def read() -> None:
+        async with aclosing(_rounds(shards, selection, after)) as rounds:
+            async for found in rounds:
+                await ready.put(found)
+        await ready.put(None)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(read())
+        while (found := await ready.get()) is not None:
+            for start in range(0, len(found), FRAME_READINGS):
+                await write(found.cut(start, start + FRAME_READINGS))
+
+
+async def _rounds(shards: Shards, selection: Selection, after: Place | None) -> AsyncIterator[Slice]:
+    """Ordered runs of readings. Each round asks the shards whose last slice is used up, and passes on what lies before the end
+    of every slice: behind that a shard may still have something to come."""
+    asked = shards_of(shards, selection.sensors)
+    limit = max(FRAME_READINGS, MOST_WAITING_READINGS // max(4 * len(asked), 1))
+    cursor: dict[int, Place | None] = dict.fromkeys(asked, after)
+    held: dict[int, Slice] = {}
+
+    async def refill(shard: int, _: object) -> Slice:
+        return await read_slice(shards, shard, selection, cursor[shard], limit)
+
+    while cursor or held:
+        empty = [shard for shard in cursor if shard not in held]
+        for shard, found in zip(empty, await shards.gather(refill, empty), strict=True):
+            if len(found):
+                held[shard] = found
+            if len(found) < limit:
+                del cursor[shard]
+            else:
+                cursor[shard] = found.place(len(found) - 1)
+        ends = [place for place in cursor.values() if place is not None]
+        ready, held = _split(held, min(ends, default=None))
+        if len(ready):
+            yield ready
+
+
+def _split(held: Mapping[int, Slice], end: Place | None) -> tuple[Slice, dict[int, Slice]]:
+    """What is not behind `end` (None: all), merged, and the rest of each shard."""
+    ready, rest = [], {}
+    for shard, found in held.items():
+        count = len(found) if end is None else _count_until(found, end)
+        ready.append(found.cut(0, count))
+        if count < len(found):
+            rest[shard] = found.cut(count, len(found))
+    return merged(ready), rest
+
+
+def _count_until(found: Slice, end: Place) -> int:
+    first, last = np.searchsorted(found.readings.sensor_id, end.sensor_id, "left"), np.searchsorted(
+        found.readings.sensor_id, end.sensor_id, "right"
+    )
+    within = np.searchsorted(found.readings.measured_at_us[first:last], end.measured_at_us, "right")
+    return int(first + within)

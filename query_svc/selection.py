@@ -1,0 +1,162 @@
+"""Which sensors, on which shards, does a filter mean, and how is it written as SQL for one of them?
+
+Every read goes from sensors to their readings by the primary key (a lateral join), so that its cost depends on what is
+returned and not on how long history is. And every read names the leaves that it relies on: a shard that does not have one
+(any more) answers with an error, never silently with nothing.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mesh.adapters.postgres_copy import Kind, copy_out
+from mesh.shards import Shards, slot_of
+from query_svc.filters import ReadingFilter
+from query_svc.places import Places
+from water import flags as qartod
+from water.parameter import BY_NUMBER, PARAMETERS, Parameter
+from water.readings import Readings
+
+QUERY_TIMEOUT_S = 20.0
+LOWEST_SENSOR = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """A filter with its sites resolved. `sensors`: sorted, unique; None: all that the shards have seen."""
+
+    sensors: NDArray[np.int64] | None
+    regions: tuple[str, ...]
+    start_us: int | None
+    end_us: int | None
+    parameters: tuple[Parameter, ...]
+    without_flags: tuple[int, ...]
+
+
+class Source(NamedTuple):
+    """A query for sensors, one column `sensor_id` in order, and its arguments, with the `leaves` that LEAVES_THERE checks."""
+
+    query: str
+    arguments: dict[str, Any]
+
+
+async def select(asked: ReadingFilter, places: Places) -> Selection:
+    """Raises NotFound for a site that does not exist, TooLarge for sites with too many sensors."""
+    sensors = np.unique(np.array(asked.sensor_ids, np.int64)) if asked.sensor_ids else None
+    if asked.site_ids:
+        there = await places.sensors_at(asked.site_ids)
+        sensors = there if sensors is None else np.intersect1d(sensors, there, assume_unique=True)
+    parameters = tuple(BY_NUMBER[number] for number in sorted(set(asked.parameters))) or PARAMETERS
+    regions = tuple(sorted(set(asked.regions)))
+    return Selection(sensors, regions, asked.start_us, asked.end_us, parameters, tuple(sorted(set(asked.without_flags))))
+
+
+def shards_of(shards: Shards, sensors: NDArray[np.int64] | None) -> list[int]:
+    """The shards that may have readings of these sensors: exactly one for one sensor."""
+    if sensors is None:
+        return list(range(len(shards.engines)))
+    return np.unique(shards.of(sensors)).tolist()
+
+
+def value_columns(selection: Selection) -> str:
+    """The asked parameters' columns of `r`, NaN where absent."""
+    return ", ".join(f"coalesce(r.{parameter.sql_column}, 'NaN'::real)" for parameter in selection.parameters)
+
+
+def sensors_from(selection: Selection, shards: Shards, shard: int, lowest: int) -> Source | None:
+    """The shard's sensors from id `lowest` on, in order; None when the selection has none there."""
+    if selection.sensors is None:
+        condition = " AND region = ANY(%(regions)s)" if selection.regions else ""
+        query = f"SELECT DISTINCT sensor_id FROM sensors_seen WHERE sensor_id >= %(lowest)s{condition} ORDER BY 1"
+        leaves = _leaves(shards.slots_of_shard(shard))
+        return Source(query, {"lowest": lowest, "regions": list(selection.regions), "leaves": leaves})
+    sensors = selection.sensors[np.searchsorted(selection.sensors, lowest) :]
+    sensors = sensors[shards.of(sensors) == shard]
+    if not len(sensors):
+        return None
+    leaves = _leaves(np.unique(slot_of(sensors, shards.slots)).tolist())
+    query = "SELECT unnest(%(sensors)s::bigint[]) AS sensor_id ORDER BY 1"
+    return Source(query, {"sensors": array(sensors), "leaves": leaves})
+
+
+LEAVES_THERE = "(SELECT count(leaf::regclass) FROM unnest(%(leaves)s::text[]) AS leaf) >= 0"
+"""A condition that is always true, or UndefinedTable: a leaf that was moved away must not look like no readings."""
+
+
+def readings_condition(selection: Selection) -> tuple[str, dict[str, Any]]:
+    """What a reading `r` must fulfil besides its sensor and time: its region, and that a value is left to return."""
+    conditions = ["r.region = ANY(%(regions)s)"] if selection.regions else []
+    if selection.without_flags or len(selection.parameters) < len(PARAMETERS):
+        left = " OR ".join(value_is_left(parameter, selection.without_flags) for parameter in selection.parameters)
+        conditions.append(f"({left})")
+    return " AND ".join(conditions) or "true", {"regions": list(selection.regions)}
+
+
+def value_is_left(parameter: Parameter, without_flags: Iterable[int]) -> str:
+    """The value of `r` is there, and its flag is not one of these."""
+    present = f"r.{parameter.sql_column} IS NOT NULL"
+    unwanted = ", ".join(str(int(flag)) for flag in without_flags)
+    return f"({present} AND {flag_of(parameter)} NOT IN ({unwanted}))" if unwanted else present
+
+
+def flag_of(parameter: Parameter) -> str:
+    """The flag of a parameter's value of `r`."""
+    return f"((r.flags >> {4 * (parameter.number - 1)}) & 15)"
+
+
+def time_range(selection: Selection) -> tuple[str, dict[str, Any]]:
+    """The condition on the time of `r`."""
+    conditions = [] if selection.start_us is None else ["r.timestamp >= %(start)s"]
+    conditions += [] if selection.end_us is None else ["r.timestamp < %(end)s"]
+    arguments = {"start": moment(selection.start_us), "end": moment(selection.end_us)}
+    return " AND ".join(conditions) or "true", arguments
+
+
+def moment(at_us: int | None) -> datetime | None:
+    """A time, exact to the microsecond."""
+    return None if at_us is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
+
+
+def array(numbers: NDArray[np.int64]) -> str:
+    """As the text of a PostgreSQL array."""
+    return "{" + ",".join(map(str, numbers.tolist())) + "}"
+
+
+async def read_readings(
+    shards: Shards, shard: int, selection: Selection, query: str, arguments: Mapping[str, Any], *, regions: bool = False
+) -> tuple[Readings, NDArray[np.bytes_]]:
+    """The rows of a query that selects sensor_id, timestamp, the value columns, flags and, if asked for, the region, as
+    readings without what the filter leaves out, and their regions."""
+    values: list[tuple[str, Kind]] = [(parameter.sql_column, "real") for parameter in selection.parameters]
+    columns: list[tuple[str, Kind]] = [("sensor_id", "bigint"), ("timestamp", "timestamptz"), *values, ("flags", "bigint")]
+    columns += [("region", "text20")] if regions else []
+    rows = await copy_out(shards.engines[shard], query, arguments, columns, QUERY_TIMEOUT_S)
+    readings = _left(selection, rows)
+    return readings, rows["region"] if regions else np.empty(0, "S20")
+
+
+def _left(selection: Selection, rows: Mapping[str, NDArray[Any]]) -> Readings:
+    """Values that the filter leaves out become NaN with flag MISSING, and so do those that are absent anyway; parameters that
+    were not asked for have no values and no flag."""
+    count = len(rows["flags"])
+    values = np.full((len(PARAMETERS), count), np.nan, np.float32)
+    for parameter in selection.parameters:
+        values[parameter.number - 1] = rows[parameter.sql_column]
+    packed = rows["flags"].view(np.uint64)
+    if selection.without_flags or len(selection.parameters) < len(PARAMETERS):
+        flags = qartod.unpack(packed)
+        unwanted = np.isin(flags, selection.without_flags)
+        values[unwanted] = np.nan
+        flags[unwanted] = qartod.MISSING
+        asked = np.isin([parameter.number for parameter in PARAMETERS], [parameter.number for parameter in selection.parameters])
+        flags[~asked] = 0
+        packed = qartod.pack(flags)
+    return Readings(rows["sensor_id"], rows["timestamp"], values, packed)
+
+
+def _leaves(slots: Iterable[int]) -> list[str]:
+    return [f"sensor_readings_s{slot}" for slot in slots]

@@ -1,0 +1,120 @@
+"""Writes rows into a shard within a transaction and finds out what became of each: stored, duplicate or conflicting (law 5)."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import AsyncConnection as Driver
+from psycopg.errors import UniqueViolation
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mesh.errors import Unavailable
+from mesh.ports import Partition
+from query_svc.copy import COPY_COLUMNS, Bigints, Moments, Reals, copy_rows, register
+from query_svc.rows import CONFLICTING, DUPLICATE, STORED, Rows
+from query_svc.tables import VALUE_COLUMNS
+
+MOST_TRIES = 10
+
+
+async def store(connection: AsyncConnection, rows: Rows, expect_known: bool) -> NDArray[np.int8]:
+    """What became of each row. New ones go in by one COPY; when that meets a key that is there, the rows are compared with
+    what is there and the rest is tried again: another recorder's key, written meanwhile, is met the same way. `expect_known`:
+    compare before the first COPY, which saves a COPY in vain where duplicates are likely."""
+    driver = await _driver(connection)
+    outcome = rows.outcome.copy()
+    left = np.flatnonzero(outcome == STORED)
+    compare = expect_known
+    for _ in range(MOST_TRIES):
+        if compare:
+            await _compare(driver, rows, outcome, left)
+            left = left[outcome[left] == STORED]
+        if not len(left) or await _copied(connection, driver, rows, left):
+            return outcome
+        compare = True
+    raise Unavailable(f"{len(left)} rows met keys of other writers {MOST_TRIES} times", reason="SHARD_BUSY")
+
+
+async def keep_losers(
+    connection: AsyncConnection, rows: Rows, outcome: NDArray[np.int8], log_id: str, partition: Partition
+) -> None:
+    """Puts the conflicting rows into conflicting_readings, each with its place in the log."""
+    take = np.flatnonzero(outcome == CONFLICTING)
+    if not len(take):
+        return
+    readings = rows.readings.take(take)
+    arguments: list[Any] = [Bigints(readings.sensor_id), Moments(readings.measured_at_us)]
+    arguments += [Reals(column) for column in readings.values]
+    arguments += [Bigints(_flags(readings.flags)), Bigints(rows.record[take] + 1), Bigints(rows.index[take])]
+    regions = [record.region for record in rows.records]
+    offsets = np.array([record.offset for record in rows.records], np.int64)
+    driver = await _driver(connection)
+    async with driver.cursor() as cursor:
+        register(cursor.adapters)
+        await cursor.execute(_KEEP, [regions, log_id, *partition, Bigints(offsets), *arguments], prepare=False)
+
+
+async def _copied(connection: AsyncConnection, driver: Driver[Any], rows: Rows, take: NDArray[np.int64]) -> bool:
+    """Whether all of these rows are in; else none of them is."""
+    content = await asyncio.to_thread(lambda: copy_rows(rows.readings.take(take), rows.regions(take)))
+    try:
+        async with connection.begin_nested(), driver.cursor() as cursor, cursor.copy(_COPY) as copy:
+            await copy.write(content)
+    except UniqueViolation:
+        return False
+    return True
+
+
+async def _compare(driver: Driver[Any], rows: Rows, outcome: NDArray[np.int8], left: NDArray[np.int64]) -> None:
+    """Decides the rows whose keys are in the table, of these heads and of the rows behind them. A row behind a head that is
+    not there keeps its outcome."""
+    pending = np.zeros(len(rows), np.bool_)
+    pending[left] = True
+    ask = np.flatnonzero(pending[rows.head])
+    readings = rows.readings.take(ask)
+    arguments = [Bigints(readings.sensor_id), Moments(readings.measured_at_us), *(Reals(column) for column in readings.values)]
+    async with driver.cursor(binary=True) as cursor:
+        register(cursor.adapters)
+        await cursor.execute(_BY_KEY)
+        await cursor.execute(_COMPARE, arguments, prepare=False)
+        found = np.array(await cursor.fetchall(), np.int64).reshape(-1, 2)
+    outcome[ask[found[:, 0] - 1]] = np.where(found[:, 1], DUPLICATE, CONFLICTING)
+
+
+async def _driver(connection: AsyncConnection) -> Driver[Any]:
+    raw = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(raw, Driver)
+    return raw
+
+
+def _flags(flags: NDArray[np.uint64] | None) -> NDArray[np.int64]:
+    """The same bits as BIGINT."""
+    assert flags is not None
+    return flags.view(np.int64)
+
+
+_COPY = f"COPY sensor_readings ({COPY_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+
+# The comparison goes by the primary key, whatever the planner believes about tables that it has no statistics of.
+_BY_KEY = (
+    "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan']) AS t (name)"
+)
+
+_SAME = " AND ".join(f"coalesce(r.{column}, 'NaN') = i.{column}" for column in VALUE_COLUMNS)
+_INPUT = f"i (sensor_id, timestamp, {', '.join(VALUE_COLUMNS)}"
+_REALS = ", ".join(["%s::real[]"] * len(VALUE_COLUMNS))
+_COMPARE = f"""
+SELECT i.place, ({_SAME})::int FROM unnest(%s::bigint[], %s::timestamptz[], {_REALS}) WITH ORDINALITY AS {_INPUT}, place)
+JOIN sensor_readings r ON r.sensor_id = i.sensor_id AND r.timestamp = i.timestamp
+"""
+
+_KEEP = f"""
+WITH origin (regions, log_id, topic, partition, offsets) AS (SELECT %s::text[], %s::text, %s::text, %s::int, %s::bigint[])
+INSERT INTO conflicting_readings (sensor_id, timestamp, {", ".join(VALUE_COLUMNS)}, flags, region, log_id, topic, partition,
+                                  "offset", index)
+SELECT i.sensor_id, i.timestamp, {", ".join(f"nullif(i.{column}, 'NaN')" for column in VALUE_COLUMNS)}, i.flags,
+       regions[i.record], log_id, topic, partition, offsets[i.record], i.index
+FROM origin, unnest(%s::bigint[], %s::timestamptz[], {_REALS}, %s::bigint[], %s::bigint[], %s::bigint[])
+    AS {_INPUT}, flags, record, index)
+"""

@@ -1,0 +1,111 @@
+"""The tables of a shard and of the catalog database that query_svc owns. The names of sensor_readings are public: partners
+have SQL on them."""
+
+import re
+from collections.abc import Iterable
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from mesh import ledger, positions
+from mesh.errors import SetupError
+from mesh.shards import transaction
+from water.parameter import PARAMETERS
+
+VALUE_COLUMNS = tuple(parameter.sql_column for parameter in PARAMETERS)
+REGION_LENGTH = 20
+
+
+async def create_shard_tables(engine: AsyncEngine, slots: int, owned_slots: Iterable[int]) -> None:
+    """Makes what is missing in a shard: the public tables, one leaf `sensor_readings_s<slot>` for each owned slot and no
+    other, positions and ledger. Safe to repeat and to run from several processes. Raises SetupError when the shard was made
+    with another number of slots."""
+    async with transaction(engine) as connection:
+        await _alone(connection)
+        for statement in (_SENSOR_READINGS, _BY_TIME, _SENSORS_SEEN, _BY_REGION, _CONFLICTING_READINGS):
+            await connection.execute(text(statement))
+        await _check_slots(connection, slots)
+        for slot in sorted(owned_slots):
+            await connection.execute(
+                text(
+                    f"CREATE TABLE IF NOT EXISTS sensor_readings_s{slot} PARTITION OF sensor_readings "
+                    f"FOR VALUES WITH (MODULUS {slots}, REMAINDER {slot})"
+                )
+            )
+        await positions.create(connection)
+        await ledger.create(connection)
+
+
+async def create_catalog_tables(engine: AsyncEngine) -> None:
+    """Makes what is missing in the catalog database: positions, ledger, dead_seen and hour_fences. Safe to repeat and to
+    run from several processes."""
+    async with transaction(engine) as connection:
+        await _alone(connection)
+        await positions.create(connection)
+        await ledger.create(connection)
+        for statement in (_DEAD_SEEN, _HOUR_FENCES, _UNSETTLED):
+            await connection.execute(text(statement))
+
+
+async def _alone(connection: AsyncConnection) -> None:
+    """Two processes that start at once: CREATE IF NOT EXISTS alone does not keep them apart."""
+    await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('query_svc.tables'))"))
+
+
+async def _check_slots(connection: AsyncConnection, slots: int) -> None:
+    bounds = await connection.execute(text(_BOUNDS))
+    for (bound,) in bounds:
+        found = re.search(r"modulus (\d+)", bound)
+        if found and int(found[1]) != slots:
+            message = f"slots = {slots}, but this shard was made with {found[1]}: set slots = {found[1]}, or restore elsewhere"
+            raise SetupError(message)
+
+
+_VALUES = ", ".join(f"{column} real" for column in VALUE_COLUMNS)
+
+_SENSOR_READINGS = f"""
+CREATE TABLE IF NOT EXISTS sensor_readings (
+    sensor_id bigint NOT NULL, timestamp timestamptz NOT NULL, {_VALUES},
+    region varchar({REGION_LENGTH}) NOT NULL, flags bigint NOT NULL, PRIMARY KEY (sensor_id, timestamp)
+) PARTITION BY HASH (sensor_id)
+"""
+
+_BY_TIME = "CREATE INDEX IF NOT EXISTS sensor_readings_by_time ON sensor_readings USING brin (timestamp)"
+
+_SENSORS_SEEN = f"""
+CREATE TABLE IF NOT EXISTS sensors_seen (
+    sensor_id bigint NOT NULL, region varchar({REGION_LENGTH}) NOT NULL, first_time timestamptz NOT NULL,
+    PRIMARY KEY (sensor_id, region))
+"""
+
+_BY_REGION = "CREATE INDEX IF NOT EXISTS sensors_seen_by_region ON sensors_seen (region, sensor_id)"
+
+# "index" is the place of the reading within its record of the log; topic, partition and "offset" are the record's.
+_CONFLICTING_READINGS = f"""
+CREATE TABLE IF NOT EXISTS conflicting_readings (
+    sensor_id bigint NOT NULL, timestamp timestamptz NOT NULL, {_VALUES},
+    region varchar({REGION_LENGTH}) NOT NULL, flags bigint NOT NULL,
+    log_id text NOT NULL, topic text NOT NULL, partition int NOT NULL, "offset" bigint NOT NULL, index int NOT NULL,
+    PRIMARY KEY (sensor_id, timestamp, log_id, topic, partition, "offset", index))
+"""
+
+_BOUNDS = """
+SELECT pg_get_expr(leaf.relpartbound, leaf.oid) FROM pg_inherits i JOIN pg_class leaf ON leaf.oid = i.inhrelid
+WHERE i.inhparent = 'sensor_readings'::regclass LIMIT 1
+"""
+
+# Every dead record that was counted, so that one buried twice (a stage crashed after it) counts once.
+_DEAD_SEEN = """
+CREATE TABLE IF NOT EXISTS dead_seen (
+    stage text NOT NULL, topic text NOT NULL, partition int NOT NULL, "offset" bigint NOT NULL, appended_at_us bigint NOT NULL,
+    PRIMARY KEY (stage, topic, partition, "offset"))
+"""
+
+# One row per hour of arrival that has counts. ends: partitions' next offsets once the hour was over for 60 s, then dead_ends:
+# those of `dead` once every recorder had passed `ends`; settled once count has passed both.
+_HOUR_FENCES = """
+CREATE TABLE IF NOT EXISTS hour_fences (
+    hour_us bigint PRIMARY KEY, ends jsonb, dead_ends jsonb, settled boolean NOT NULL DEFAULT false)
+"""
+
+_UNSETTLED = "CREATE INDEX IF NOT EXISTS hour_fences_unsettled ON hour_fences (hour_us) WHERE NOT settled"
