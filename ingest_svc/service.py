@@ -66,6 +66,7 @@ class IngestService:
         self._streams.admit()
         wire = Wire(context)
         opening = await wire.opening()
+        self._streams.admit()  # again: a drain may have begun meanwhile
         stream = Stream(opening, self._acceptor, self._clock, self._window, wire.receive, wire.send_ack)
         with self._streams.newest(opening, stream, wire.send_closing):
             window = (self._window.batches, self._window.byte_count)

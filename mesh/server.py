@@ -1,13 +1,20 @@
 """The gRPC server shell: how a handler's errors become statuses, and how a server with limits, health and reflection is made."""
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
 import structlog
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection
 
 from mesh.errors import Fault, WaterError, to_status
+from mesh.listen import check_address, not_bound, target
+from mesh.unreadable import UnreadableRequests
 
 _log = structlog.get_logger()
 _Answer = TypeVar("_Answer")
@@ -40,3 +47,90 @@ async def end_call(context: Any, error: WaterError) -> None:
     """Ends the call with the error's status and details. Always raises."""
     details = to_status(error).SerializeToString()
     await context.abort(error.code, error.message, trailing_metadata=((STATUS_DETAILS, details),))
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What one server allows. A greater request is ended by gRPC with RESOURCE_EXHAUSTED before it is read into memory; so is a
+    call beyond `max_calls`. A connection is pinged after `keepalive_s` of quiet and given up `keepalive_timeout_s` later;
+    callers may ping every `min_ping_interval_s`."""
+
+    max_receive_bytes: int = 1024 * 1024 + 4096  # the largest batch that settings allow, and its frame
+    max_send_bytes: int = 4 * 1024 * 1024  # what a gRPC client receives unless told otherwise
+    max_calls: int = 8192
+    max_concurrent_streams: int = 1024  # calls of one connection
+    keepalive_s: float = 30.0
+    keepalive_timeout_s: float = 10.0
+    min_ping_interval_s: float = 10.0
+
+
+class Server:
+    """A bound server. Add servicers to `grpc`, then `start`; a service is NOT_SERVING until `set_serving` names it."""
+
+    def __init__(self, server: grpc.aio.Server, port: int, services: Sequence[str]) -> None:
+        self.grpc = server
+        self.port = port
+        self._services = tuple(services)
+        self._health = health.aio.HealthServicer()
+        add_HealthServicer_to_server(self._health, server)
+        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+
+    async def start(self) -> None:
+        """Begins to answer; health says NOT_SERVING for the whole and for each service."""
+        for name in ("", *self._services):
+            await self._health.set(name, HealthCheckResponse.NOT_SERVING)
+        await self.grpc.start()
+
+    async def set_serving(self, services: Iterable[str]) -> None:
+        """Health says SERVING for these services and for the whole (the empty name)."""
+        for name in (*services, ""):
+            await self._health.set(name, HealthCheckResponse.SERVING)
+
+    async def set_not_serving(self) -> None:
+        """The first step of a drain: health says NOT_SERVING for everything, for good."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new call, waits up to `grace_s` for open ones and cancels what is left."""
+        await self.grpc.stop(grace_s)
+
+
+def make_server(
+    host: str,
+    port: int,
+    services: Sequence[str],
+    limits: ServerLimits | None = None,
+    credentials: grpc.ServerCredentials | None = None,
+) -> Server:
+    """A bound server for these services (full names, for reflection and health), to be made in a running loop. Port 0 takes a
+    free one. Raises SetupError for an address beyond loopback without credentials, and for one that cannot be bound; a
+    second server never shares a port silently."""
+    check_address(host, encrypted=credentials is not None)
+    limits = limits or ServerLimits()
+    server = grpc.aio.server(
+        interceptors=(UnreadableRequests(end_call),),
+        options=_options(limits),
+        maximum_concurrent_rpcs=limits.max_calls,
+    )
+    address = target(host, port)
+    try:
+        bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    except RuntimeError:
+        bound = 0
+    if bound == 0:
+        raise not_bound(host, port, "grpc_port")
+    return Server(server, bound, services)
+
+
+def _options(limits: ServerLimits) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", limits.max_receive_bytes),
+        ("grpc.max_send_message_length", limits.max_send_bytes),
+        ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+        ("grpc.keepalive_time_ms", round(limits.keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", round(limits.keepalive_timeout_s * 1000)),
+        ("grpc.http2.min_ping_interval_without_data_ms", round(limits.min_ping_interval_s * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]

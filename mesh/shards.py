@@ -82,7 +82,7 @@ class Shards:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(shard)) for shard in (range(len(self.engines)) if shards is None else shards)]
         except BaseExceptionGroup as errors:
-            raise _first(errors) from errors
+            raise first_error(errors) from errors
         return [task.result() for task in tasks]
 
 
@@ -135,8 +135,8 @@ def _hash_uint32_extended(key: NDArray[np.uint32]) -> NDArray[np.uint64]:
     return (b.astype(np.uint64) << np.uint64(32)) | c.astype(np.uint64)
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error to show for a group that failed together."""
+def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error to show for a group that failed together: a WaterError before any other."""
     ours = errors.subgroup(WaterError)
     found: BaseException = ours or errors
     while isinstance(found, BaseExceptionGroup):

@@ -1,12 +1,12 @@
 """How are many readings streamed in order from all shards, in bounded memory, to a client that may be slow?"""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 
 import numpy as np
 
-from mesh.shards import Shards
+from mesh.shards import Shards, first_error
 from query_svc.selection import Selection, shards_of
 from query_svc.slices import Place, Slice, merged, read_slice
 
@@ -19,27 +19,29 @@ Write = Callable[[Slice], Awaitable[None]]
 
 async def stream_readings(shards: Shards, selection: Selection, after: Place | None, write: Write) -> None:
     """Writes every reading behind `after` that is there when its turn comes, by sensor and time, in frames of up to 20,000.
-    Reads at most one round ahead of `write`; while `write` waits, no database connection is held."""
-    ready: asyncio.Queue[Slice | None] = asyncio.Queue(maxsize=1)
-
-    async def read() -> None:
-        async with aclosing(_rounds(shards, selection, after)) as rounds:
-            async for found in rounds:
-                await ready.put(found)
-        await ready.put(None)
-
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(read())
-        while (found := await ready.get()) is not None:
-            for start in range(0, len(found), FRAME_READINGS):
-                await write(found.cut(start, start + FRAME_READINGS))
+    Reads one round ahead of `write` and no further; while `write` waits, no database connection is held."""
+    async with aclosing(_rounds(shards, selection, after)) as rounds:
+        found: Slice | None = await anext(rounds, None)
+        while found is not None:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    coming = tasks.create_task(_next(rounds))
+                    for start in range(0, len(found), FRAME_READINGS):
+                        await write(found.cut(start, start + FRAME_READINGS))
+            except BaseExceptionGroup as errors:
+                raise first_error(errors) from errors
+            found = coming.result()
 
 
-async def _rounds(shards: Shards, selection: Selection, after: Place | None) -> AsyncIterator[Slice]:
+async def _next(rounds: AsyncIterator[Slice]) -> Slice | None:
+    return await anext(rounds, None)
+
+
+async def _rounds(shards: Shards, selection: Selection, after: Place | None) -> AsyncGenerator[Slice]:
     """Ordered runs of readings. Each round asks the shards whose last slice is used up, and passes on what lies before the end
     of every slice: behind that a shard may still have something to come."""
     asked = shards_of(shards, selection.sensors)
-    limit = max(FRAME_READINGS, MOST_WAITING_READINGS // max(4 * len(asked), 1))
+    limit = max(2_000, MOST_WAITING_READINGS // (4 * max(len(asked), 1)))
     cursor: dict[int, Place | None] = dict.fromkeys(asked, after)
     held: dict[int, Slice] = {}
 
@@ -73,8 +75,9 @@ def _split(held: Mapping[int, Slice], end: Place | None) -> tuple[Slice, dict[in
 
 
 def _count_until(found: Slice, end: Place) -> int:
-    first, last = np.searchsorted(found.readings.sensor_id, end.sensor_id, "left"), np.searchsorted(
-        found.readings.sensor_id, end.sensor_id, "right"
+    first, last = (
+        np.searchsorted(found.readings.sensor_id, end.sensor_id, "left"),
+        np.searchsorted(found.readings.sensor_id, end.sensor_id, "right"),
     )
     within = np.searchsorted(found.readings.measured_at_us[first:last], end.measured_at_us, "right")
     return int(first + within)

@@ -1,4 +1,4 @@
-"""The arrow `count`: what was accepted, refused and given up, from the headers of the Log into the ledger of the catalog database."""
+"""The arrow `count`: what was accepted, refused and given up, from the Log's headers into the ledger of the catalog database."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -131,7 +131,7 @@ async def _bury(connection: AsyncConnection, dead: Mapping[Dead, int]) -> _Count
     }
     counts: _Counts = Counter()
     for place in await connection.execute(text(_ENTER_DEAD), columns):
-        record = places[tuple(place)]  # type: ignore[index]
+        record = places[tuple(place)]
         counts[record.gateway_id, record.hour_us, ledger.dead(record.stage)] += record.reading_count
     return counts
 

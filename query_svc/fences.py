@@ -24,8 +24,8 @@ _log = structlog.get_logger()
 
 class Fences:
     """Steps of an hour in hour_fences: entered by `count`; `ends` = the ends of accepted, backfill and refused at a time when
-    the hour was over for 60 s (nothing of it is appended any more); `dead_ends` = the ends of `dead` once the recorders have passed
-    `ends` (who gives a record up buries it before passing it; the archive will have to have passed too, once there is one);
+    the hour was over for 60 s (nothing of it is appended any more); `dead_ends` = the ends of `dead` once the recorders have
+    passed `ends` (who gives a record up buries it before passing it; the archive, once there is one, must have passed too);
     `settled` once `count` has passed both. Each step is safe to repeat, and several processes may take it."""
 
     def __init__(self, log: Log, catalog: AsyncEngine, recorded: Recorded, clock: Clock) -> None:

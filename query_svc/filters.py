@@ -39,8 +39,11 @@ class ReadingFilter:
     def fingerprint(self, *more: object) -> str:
         """The same for the same question, in whatever order its parts are named. `more`: what else the question holds."""
         sensors = np.unique(np.array(self.sensor_ids, np.int64)).tobytes()
+        names = [sorted(set(part)) for part in (self.site_ids, self.regions)]
+        numbers = [sorted(set(part)) for part in (self.parameters, self.without_flags)]
         rest = (
-            *(sorted(set(part)) for part in (self.site_ids, self.regions, self.parameters, self.without_flags)),
+            names,
+            numbers,
             self.start_us,
             self.end_us,
             *more,

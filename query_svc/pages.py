@@ -38,4 +38,4 @@ def read_cursor(kind: str, question: str, token: str, types: Sequence[type], fie
 
 def _fits(after: Sequence[Any]) -> bool:
     """Numbers that a bigint can hold."""
-    return all(-(2**63) <= part < 2**63 for part in after if isinstance(part, int))
+    return all(-(2**63) <= part < 2**63 - 1 for part in after if isinstance(part, int))

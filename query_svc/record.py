@@ -69,7 +69,7 @@ class Record:
                     case Assigned(partitions):
                         had |= await self._begin(consumer, partitions)
                     case Records(partition, records):
-                        for run in _cut(records):
+                        for run in cut(records):
                             await self._flush(partition, had[partition], run)
                     case Revoked(partitions):
                         self._progress.left(partitions)
@@ -159,7 +159,7 @@ class Record:
         await (await self._log.append(Partition(DEAD, partition.number), LogRecord(write_dead(dead), write_stamp(stamp))))
 
 
-def _cut(records: Sequence[Stored]) -> Iterator[list[Stored]]:
+def cut(records: Sequence[Stored]) -> Iterator[list[Stored]]:
     """Runs of at most 50,000 readings by their headers, or of one record."""
     run: list[Stored] = []
     count = 0

@@ -23,6 +23,9 @@ from water.readings import Readings
 
 QUERY_TIMEOUT_S = 20.0
 LOWEST_SENSOR = 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_US = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
+_LAST_US = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +62,7 @@ def shards_of(shards: Shards, sensors: NDArray[np.int64] | None) -> list[int]:
     """The shards that may have readings of these sensors: exactly one for one sensor."""
     if sensors is None:
         return list(range(len(shards.engines)))
-    return np.unique(shards.of(sensors)).tolist()
+    return [int(shard) for shard in np.unique(shards.of(sensors))]
 
 
 def value_columns(selection: Selection) -> str:
@@ -117,8 +120,8 @@ def time_range(selection: Selection) -> tuple[str, dict[str, Any]]:
 
 
 def moment(at_us: int | None) -> datetime | None:
-    """A time, exact to the microsecond."""
-    return None if at_us is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
+    """A time, exact to the microsecond; beyond the years 1 to 9999 their end, where no reading is."""
+    return None if at_us is None else _EPOCH + timedelta(microseconds=min(max(at_us, _FIRST_US), _LAST_US))
 
 
 def array(numbers: NDArray[np.int64]) -> str:
@@ -135,27 +138,26 @@ async def read_readings(
     columns: list[tuple[str, Kind]] = [("sensor_id", "bigint"), ("timestamp", "timestamptz"), *values, ("flags", "bigint")]
     columns += [("region", "text20")] if regions else []
     rows = await copy_out(shards.engines[shard], query, arguments, columns, QUERY_TIMEOUT_S)
-    readings = _left(selection, rows)
-    return readings, rows["region"] if regions else np.empty(0, "S20")
-
-
-def _left(selection: Selection, rows: Mapping[str, NDArray[Any]]) -> Readings:
-    """Values that the filter leaves out become NaN with flag MISSING, and so do those that are absent anyway; parameters that
-    were not asked for have no values and no flag."""
-    count = len(rows["flags"])
-    values = np.full((len(PARAMETERS), count), np.nan, np.float32)
+    matrix = np.full((len(PARAMETERS), len(rows["flags"])), np.nan, np.float32)
     for parameter in selection.parameters:
-        values[parameter.number - 1] = rows[parameter.sql_column]
-    packed = rows["flags"].view(np.uint64)
-    if selection.without_flags or len(selection.parameters) < len(PARAMETERS):
-        flags = qartod.unpack(packed)
-        unwanted = np.isin(flags, selection.without_flags)
-        values[unwanted] = np.nan
-        flags[unwanted] = qartod.MISSING
-        asked = np.isin([parameter.number for parameter in PARAMETERS], [parameter.number for parameter in selection.parameters])
-        flags[~asked] = 0
-        packed = qartod.pack(flags)
-    return Readings(rows["sensor_id"], rows["timestamp"], values, packed)
+        matrix[parameter.number - 1] = rows[parameter.sql_column]
+    readings = Readings(rows["sensor_id"], rows["timestamp"], matrix, rows["flags"].view(np.uint64))
+    return left(selection, readings), rows["region"] if regions else np.empty(0, "S20")
+
+
+def left(selection: Selection, readings: Readings) -> Readings:
+    """The readings without what the filter leaves out: values with an unwanted flag become NaN with flag MISSING, parameters
+    that were not asked for have neither value nor flag. A reading of which nothing is left stays."""
+    if readings.flags is None or (not selection.without_flags and len(selection.parameters) == len(PARAMETERS)):
+        return readings
+    values, flags = readings.values.copy(), qartod.unpack(readings.flags)
+    unwanted = np.isin(flags, selection.without_flags)
+    values[unwanted] = np.nan
+    flags[unwanted] = qartod.MISSING
+    not_asked = [parameter.number - 1 for parameter in PARAMETERS if parameter not in selection.parameters]
+    values[not_asked] = np.nan
+    flags[not_asked] = 0
+    return Readings(readings.sensor_id, readings.measured_at_us, values, qartod.pack(flags))
 
 
 def _leaves(slots: Iterable[int]) -> list[str]:

@@ -46,7 +46,9 @@ class Slice:
         """Those from one position up to, not with, another; shares memory with this slice."""
         part, flags = self.readings, self.readings.flags
         kept = slice(start, end)
-        cut = Readings(part.sensor_id[kept], part.measured_at_us[kept], part.values[:, kept], None if flags is None else flags[kept])
+        cut = Readings(
+            part.sensor_id[kept], part.measured_at_us[kept], part.values[:, kept], None if flags is None else flags[kept]
+        )
         return Slice(cut, self.regions[kept])
 
     def place(self, index: int) -> Place:

@@ -1,10 +1,13 @@
 """The one table of parameters: unit, names, plausible range, resolution and QARTOD defaults. Everything else loops over it.
 
-Sources of the defaults. Ranges: measuring ranges of common multiparameter sondes (YSI EXO2, In-Situ Aqua TROLL 600
-specifications) for FAIL; for SUSPECT, what in-situ fresh, estuarine and drinking water plausibly shows (USGS Techniques and
-Methods 1-D3, Wagner et al. 2006; NERRS CDMO automated checks). Spike, rate and flat-line defaults follow the method of the
-QARTOD manuals (Water Quality / Dissolved Oxygen, IOOS 2018; Temperature and Salinity, 2020), which leave the numbers to the
-operator: those here are wide on purpose, so that a flag is worth a look.
+Sources of the defaults. FAIL range: what common multiparameter sondes can measure (YSI EXO2, In-Situ Aqua TROLL 600
+specifications), a little below zero where their accuracy lets a true zero read so. SUSPECT range: what in-situ fresh, estuarine and
+drinking water plausibly shows (USGS Techniques and Methods 1-D3, Wagner et al. 2006; NERRS CDMO automated checks; sea water
+freezes at -1.9 degC; disinfectant: 40 CFR 141.65 allows 4.0 mg/L of chlorine; turbidity below 0 is below any detection limit).
+Spike, rate and flat-line tests follow the QARTOD manuals (Dissolved Oxygen, IOOS 2018; Temperature and Salinity, 2020; pH, 2019),
+which leave the numbers to the operator: those here are wide on purpose, for all waters at once, so that a flag is worth a
+look. A salt wedge moves several mS/cm in a quarter of an hour; a coarse grid (0.1 pH, 1 uS/cm) stands still for days in a calm
+lake or under ice, oxygen only until the next day or night.
 """
 
 from dataclasses import dataclass
@@ -35,17 +38,17 @@ class Parameter:
 
 _H = 3600
 PARAMETERS: tuple[Parameter, ...] = (
-    Parameter(1, "pH", "", "ph", "ph_level", 0.01, (0, 14), (4, 11), 0.5, 2, 2, 24 * _H, 72 * _H),
-    Parameter(2, "turbidity", "NTU", "turbidity_ntu", "turbidity", 0.01, (-5, 4000), (0, 1000), 100, 1000, 500, 24 * _H, 72 * _H),
-    Parameter(3, "temperature", "degC", "temperature_c", "temperature", 0.01, (-5, 50), (-1, 40), 2, 8, 6, 24 * _H, 72 * _H),
-    Parameter(4, "dissolved oxygen", "mg/L", "dissolved_oxygen_mg_l", "dissolved_oxygen", 0.01, (0, 50), (0, 20), 2, 6, 5, 12 * _H, 48 * _H),
-    Parameter(5, "conductivity", "uS/cm", "conductivity_us_cm", "conductivity", 0.1, (0, 200_000), (2, 70_000), 2_000, 20_000, 10_000, 24 * _H, 72 * _H),
-    Parameter(6, "disinfectant", "mg/L", "disinfectant_mg_l", "disinfectant", 0.01, (0, 20), (0, 5), 0.3, 2, 1, 24 * _H, 72 * _H),
-    Parameter(7, "redox", "mV", "redox_mv", "redox", 1, (-1400, 1400), (-600, 1000), 50, 300, 200, 24 * _H, 72 * _H),
-    Parameter(8, "flow", "m3/h", "flow_m3_h", "flow", 1, (-1e6, 1e6), (-1e5, 1e5), 1e5, 1e6, 1e5, 168 * _H, 720 * _H),
+    Parameter(1, "pH", "", "ph", "ph_level", 0.01, (0, 14), (4, 11), 0.5, 2, 2, 72 * _H, 168 * _H),
+    Parameter(2, "turbidity", "NTU", "turbidity_ntu", "turbidity", 0.01, (-5, 4000), (0, 1000), 200, 2000, 1000, 72 * _H, 168 * _H),
+    Parameter(3, "temperature", "degC", "temperature_c", "temperature", 0.01, (-5, 50), (-2, 40), 2, 8, 6, 72 * _H, 168 * _H),
+    Parameter(4, "dissolved oxygen", "mg/L", "dissolved_oxygen_mg_l", "dissolved_oxygen", 0.01, (-0.2, 50), (0, 20), 3, 8, 10, 24 * _H, 72 * _H),
+    Parameter(5, "conductivity", "uS/cm", "conductivity_us_cm", "conductivity", 0.1, (-1, 200_000), (2, 70_000), 5_000, 25_000, 20_000, 72 * _H, 168 * _H),
+    Parameter(6, "disinfectant", "mg/L", "disinfectant_mg_l", "disinfectant", 0.01, (-0.1, 20), (0, 5), 0.3, 2, 1, 72 * _H, 168 * _H),
+    Parameter(7, "redox", "mV", "redox_mv", "redox", 1, (-1400, 1400), (-600, 1000), 50, 300, 200, 72 * _H, 168 * _H),
+    Parameter(8, "flow", "m3/h", "flow_m3_h", "flow", 1, (-1e9, 1e9), (-1e8, 1e8), 1e7, 1e8, 1e7, 168 * _H, 720 * _H),
 )  # fmt: skip
 
-# Numbers that loggers and archives write where there is no measurement (NOAA, Campbell Scientific and USGS conventions); FAIL wherever they pass for one.
+# What archives and loggers write where there is no measurement; flow alone has room for them in its range.
 SENTINELS = (-9999.0, -99999.0, -999999.0)
 
 BY_COLUMN = {parameter.column: parameter for parameter in PARAMETERS}

@@ -51,8 +51,8 @@ class DirectoryObjects:
 
     async def list(self, prefix: str) -> AsyncIterator[str]:
         """As the port says. Reads one folder at a time, so memory holds the names of the folders on the way down only."""
-        *above, _ = prefix.split("/")
-        for segment in above:
+        *above, begin = prefix.split("/")
+        for segment in (*above, begin + "x"):
             _check(segment, prefix)
         waiting = ["/".join(above) + "/" if above else ""]
         while waiting:

@@ -63,7 +63,7 @@ async def embedded_postgres(
     `run_as`: the user that PostgreSQL runs as when we are root. `fsync`: False only where data may be lost, as in tests.
     Raises SetupError, with the mend, when the folder is in use, full, unreachable, or of another version of PostgreSQL.
     """
-    folder = Path(os.path.abspath(folder))  # noqa: PTH100, ASYNC240 - touches no disk
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 - touches no disk
     with _locked(folder):
         cluster, server = await asyncio.to_thread(_start, folder, run_as, fsync, min_free_bytes)
         watch = asyncio.create_task(_bound_server_log(cluster))
@@ -73,6 +73,17 @@ async def embedded_postgres(
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
             await asyncio.to_thread(cluster.stop)
+
+
+def find_server(folder: Path) -> EmbeddedPostgres:
+    """The server that another process of this machine keeps running in `folder`; whether it answers is not asked. Raises
+    SetupError when there is none."""
+    try:
+        pid = int((folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
+        password = (folder / "password").read_text().strip()
+    except (OSError, ValueError) as error:
+        raise SetupError(f"no PostgreSQL of ours runs in {folder} ({error}): start it with wq up") from None
+    return EmbeddedPostgres(pid, postgres_cluster.socket_folder(folder.absolute()), password)
 
 
 def _start(folder: Path, run_as: str, fsync: bool, min_free_bytes: int) -> tuple[Cluster, EmbeddedPostgres]:

@@ -58,11 +58,7 @@ class Cluster:
 
     @property
     def socket_folder(self) -> Path:
-        """`folder`/run, or where its path would be too long for a socket, a folder with the temporary files."""
-        near = self.folder / "run"
-        if len(os.fsencode(near / _SOCKET_NAME)) < _SOCKET_LIMIT_BYTES:
-            return near
-        return Path(tempfile.gettempdir()) / f"wq-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
+        return socket_folder(self.folder)
 
     def adopt(self, password: str) -> int | None:
         """The process id of the server that is alive on this data directory and answers; None: there is none. A process id
@@ -147,6 +143,14 @@ class Cluster:
             return full(self.folder)
         last = "\n  ".join(said.splitlines()[-8:])
         return SetupError(f"PostgreSQL did not start on {self.data}; the end of its log, {self.log}:\n  {last}")
+
+
+def socket_folder(folder: Path) -> Path:
+    """`folder`/run, or where its path would be too long for a socket, a folder with the temporary files."""
+    near = folder / "run"
+    if len(os.fsencode(near / _SOCKET_NAME)) < _SOCKET_LIMIT_BYTES:
+        return near
+    return Path(tempfile.gettempdir()) / f"wq-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
 
 
 def make_cluster(cluster: Cluster, password: str) -> None:

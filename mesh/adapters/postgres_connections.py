@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from mesh.errors import Unavailable
+from mesh.errors import Fault, Unavailable
 
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 8.0
@@ -29,12 +29,15 @@ async def connect(conninfo: str) -> psycopg.AsyncConnection[Row]:
         async with asyncio.timeout(CONNECT_TIMEOUT_S + 1):
             return await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
     except (psycopg.Error, TimeoutError) as error:
-        raise unavailable(error) from error
+        raise translated(error) from error
 
 
-def unavailable(error: BaseException) -> Unavailable:
-    """Our error for one of the driver's."""
-    return Unavailable(f"the database does not answer as it should: {str(error).strip() or type(error).__name__}")
+def translated(error: BaseException) -> Unavailable | Fault:
+    """Our error for one of the driver's: a defect of ours where the statement itself is wrong, else the database is away."""
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, psycopg.ProgrammingError | psycopg.DataError | psycopg.IntegrityError | psycopg.NotSupportedError):
+        return Fault(f"a statement that can never work: {text}")
+    return Unavailable(f"the database does not answer as it should: {text}")
 
 
 async def fetch(
@@ -48,10 +51,22 @@ async def fetch(
             return await cursor.fetchall() if cursor.description else []
     except (psycopg.Error, TimeoutError) as error:
         await connection.close()
-        raise unavailable(error) from error
+        raise translated(error) from error
     except BaseException:
         await connection.close()
         raise
+
+
+def is_alive(connection: psycopg.AsyncConnection[Row]) -> bool:
+    """Looks at the socket without waiting: a session that the server has ended shows it there."""
+    if connection.closed:
+        return False
+    try:
+        connection.pgconn.consume_input()  # the server's last words,
+        connection.pgconn.consume_input()  # and the end behind them
+    except psycopg.Error:
+        return False
+    return connection.pgconn.status == psycopg.pq.ConnStatus.OK
 
 
 class Connections:
@@ -63,27 +78,25 @@ class Connections:
         self._idle: list[psycopg.AsyncConnection[Row]] = []
 
     async def fetch(self, query: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[Row]:
-        """Runs a statement that is safe to repeat: a connection that went stale while idle costs a second try, no error."""
+        """Runs one statement, once, on a connection that seems alive. After Unavailable it MAY have had its effect."""
         async with self._free:
-            while self._idle:
-                connection = self._idle.pop()
-                try:
-                    return await self._run(connection, query, parameters)
-                except Unavailable:
-                    continue
-            return await self._run(await connect(self._conninfo), query, parameters)
+            connection = await self._take()
+            rows = await fetch(connection, query, parameters)
+            self._idle.append(connection)
+            return rows
 
     async def close(self) -> None:
         """Closes those that are idle; to be called when nobody uses any."""
         while self._idle:
             await self._idle.pop().close()
 
-    async def _run(
-        self, connection: psycopg.AsyncConnection[Row], query: str, parameters: Mapping[str, Any] | Sequence[Any]
-    ) -> list[Row]:
-        rows = await fetch(connection, query, parameters)
-        self._idle.append(connection)
-        return rows
+    async def _take(self) -> psycopg.AsyncConnection[Row]:
+        while self._idle:
+            connection = self._idle.pop()
+            if is_alive(connection):
+                return connection
+            await connection.close()
+        return await connect(self._conninfo)
 
 
 @asynccontextmanager

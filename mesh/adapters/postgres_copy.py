@@ -61,7 +61,7 @@ async def copy_out(
     return _columns(content, columns)
 
 
-def _copied(connection: Any, statement: bytes) -> Generator[waiting.Wait, waiting.Ready, bytearray]:
+def _copied(connection: Any, statement: bytes) -> Generator[waiting.Wait, waiting.Ready | int, bytearray]:
     """Runs the statements and gives the whole content of the COPY at their end. The loop runs once per row, hence its form."""
     connection.send_query(statement)
     for result in (yield from generators.execute(connection)):

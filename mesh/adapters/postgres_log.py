@@ -8,7 +8,7 @@ from mesh.adapters.postgres_connections import Connections, connections, conninf
 from mesh.adapters.postgres_log_append import Writer, writing
 from mesh.adapters.postgres_log_consume import PostgresConsumer
 from mesh.adapters.postgres_log_group import Membership
-from mesh.adapters.postgres_log_listen import Announcer, listening, read_next_offsets
+from mesh.adapters.postgres_log_listen import hearing, log_notices, read_next_offsets
 from mesh.adapters.postgres_log_read import read_ends, read_last, read_records, trim_records
 from mesh.adapters.postgres_log_schema import make_log
 from mesh.adapters.postgres_log_tips import Tail, Tips
@@ -69,7 +69,9 @@ class PostgresLog:
 
     async def trim(self, partition: Partition, before_offset: int, before_us: int) -> int:
         self._must_exist(partition)
-        return await trim_records(self._database, partition, before_offset, before_us)
+        dropped, first = await trim_records(self._database, partition, before_offset, before_us)
+        self._tail.trimmed(partition, first)
+        return dropped
 
     def _must_exist(self, partition: Partition) -> None:
         if partition not in self._tips.partitions:
@@ -88,7 +90,8 @@ async def open_postgres_log(
     conninfo = conninfo_of(url)
     async with connections(conninfo, _CONNECTIONS) as database:
         log_id = await make_log(database, partition_count)
-        tips, tail, announcer = Tips(await read_next_offsets(database)), Tail(tail_bytes), Announcer(database)
-        writer = Writer(conninfo, clock, tips, tail, announcer)
-        async with listening(conninfo, database, tips, announcer), writing(writer):
+        tips, tail = Tips(await read_next_offsets(database)), Tail(tail_bytes)
+        notices = log_notices(conninfo, database, tips)
+        writer = Writer(conninfo, clock, tips, tail, notices)
+        async with hearing(notices, database, tips), writing(writer):
             yield PostgresLog(log_id, conninfo, database, writer, tips, tail)

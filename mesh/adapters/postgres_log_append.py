@@ -13,9 +13,10 @@ import psycopg
 import structlog
 
 from mesh.adapters.postgres_connections import Row, connect, fetch
-from mesh.adapters.postgres_log_listen import Announcer
+from mesh.adapters.postgres_log_listen import tell_moved
 from mesh.adapters.postgres_log_tips import Tail, Tips
-from mesh.errors import TooLarge, Unavailable
+from mesh.adapters.postgres_notices import Notices
+from mesh.errors import Fault, TooLarge, Unavailable
 from mesh.ports import Clock, Partition, Record, Stored
 
 _log = structlog.get_logger()
@@ -72,12 +73,12 @@ class _Waiting:
 class Writer:
     """The queue of appends and the one who empties it. `write` runs until cancelled."""
 
-    def __init__(self, conninfo: str, clock: Clock, tips: Tips, tail: Tail, announcer: Announcer) -> None:
+    def __init__(self, conninfo: str, clock: Clock, tips: Tips, tail: Tail, notices: Notices) -> None:
         self._conninfo = conninfo
         self._clock = clock
         self._tips = tips
         self._tail = tail
-        self._announcer = announcer
+        self._notices = notices
         self._queue: deque[_Waiting] = deque()
         self._bytes = 0
         self._turn = asyncio.Lock()
@@ -121,7 +122,7 @@ class Writer:
                 try:
                     if group:
                         await self._commit(group)
-                except Unavailable as error:
+                except (Unavailable, Fault) as error:
                     _log.warning("log append failed", records=len(group), error=str(error))
                     self._fail(group, str(error))
                 except BaseException:
@@ -173,7 +174,7 @@ class Writer:
                 waiting.durable.set_result(offset)
         moved = {partition: firsts[partition] + count for partition, count in places.items()}
         self._tips.moved(moved)
-        self._announcer.moved(moved)
+        tell_moved(self._notices, moved)
 
     async def _insert(self, group: Sequence[_Waiting], now_us: int) -> dict[Partition, int]:
         """The offset that each partition's first record of the group got; all of them are durable."""

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import psycopg
 
-from mesh.adapters.postgres_connections import Row, connect, fetch
-from mesh.adapters.postgres_log_listen import CHANNEL
+from mesh.adapters.postgres_connections import Row, connect, fetch, is_alive
+from mesh.adapters.postgres_log_listen import CHANNEL, MEMBERS
 from mesh.errors import Unavailable
 from mesh.ports import Assigned, Partition, Revoked
 
@@ -29,7 +29,7 @@ FROM log.members WHERE group_name = %(group)s ORDER BY member_id
 _FORGET = "DELETE FROM log.members WHERE member_id = ANY(%s)"
 _LOCK = "SELECT place FROM unnest(%s::bigint[]) WITH ORDINALITY AS wanted (key, place) WHERE pg_try_advisory_lock(key)"
 _UNLOCK = "SELECT pg_advisory_unlock(key) FROM unnest(%s::bigint[]) AS key"
-_NOTIFY = "SELECT pg_notify(%s, '')"
+_NOTIFY = "SELECT pg_notify(%s, %s)"
 _MEMBER_BASE = 0x57_51 << 40
 
 
@@ -59,7 +59,7 @@ class Membership:
     async def check(self) -> Assigned | Revoked | None:
         """What changed, one thing at a time. Partitions told as revoked are let go by the next call, not before; those told
         as assigned are ours. Raises Unavailable when the database is away, after everything was told as revoked."""
-        if self._session is not None and not self._alive(self._session):
+        if self._session is not None and not is_alive(self._session):
             return await self._lost()
         if self.check_in_s > 0 and not self._leaving and self._session is not None:
             return None
@@ -79,7 +79,7 @@ class Membership:
             async with asyncio.timeout(_LEAVE_S):
                 await fetch(session, _FORGET, ([self._member_id],))
                 await fetch(session, "SELECT pg_advisory_unlock_all()")
-                await fetch(session, _NOTIFY, (CHANNEL,))
+                await fetch(session, _NOTIFY, (CHANNEL, MEMBERS))
         await session.close()
 
     async def _look(self) -> Assigned | Revoked | None:
@@ -88,7 +88,7 @@ class Membership:
             await fetch(session, _UNLOCK, ([self._key(partition) for partition in self._leaving],))
             self._held -= set(self._leaving)
             self._leaving = ()
-            await fetch(session, _NOTIFY, (CHANNEL,))
+            await fetch(session, _NOTIFY, (CHANNEL, MEMBERS))
         share = await self._share(session)
         if gone := tuple(sorted(self._held - share)):
             self._leaving = gone
@@ -107,7 +107,7 @@ class Membership:
         session = await connect(self._conninfo)
         ((self._member_id, _),) = await fetch(session, _JOIN_LOCK, (_MEMBER_BASE,))
         await fetch(session, _JOIN, (self._member_id, self._group, self._topics))
-        await fetch(session, _NOTIFY, (CHANNEL,))
+        await fetch(session, _NOTIFY, (CHANNEL, MEMBERS))
         self._session = session
         return session
 
@@ -130,16 +130,6 @@ class Membership:
         gone, self._held, self._leaving = tuple(sorted(self._held)), set(), ()
         self._check_at_s = 0.0
         return Revoked(gone) if gone else None
-
-    def _alive(self, session: psycopg.AsyncConnection[Row]) -> bool:
-        """Looks at the socket without waiting: a session that the server has ended shows it there."""
-        if session.closed:
-            return False
-        try:
-            session.pgconn.consume_input()
-        except psycopg.Error:
-            return False
-        return session.pgconn.status == psycopg.pq.ConnStatus.OK
 
     def _key(self, partition: Partition) -> int:
         name = f"{self._group}/{partition.topic}/{partition.number}"

@@ -32,7 +32,7 @@ WITH dropped AS (
 _MOVE_FIRST = """
 UPDATE log.partitions p SET first_offset = greatest(p.first_offset, (
     SELECT min("offset") FROM log.records r WHERE r.topic = p.topic AND r.number = p.number AND r."offset" >= p.first_offset))
-WHERE p.topic = %s AND p.number = %s
+WHERE p.topic = %s AND p.number = %s RETURNING first_offset
 """
 
 
@@ -56,8 +56,8 @@ async def read_ends(database: Connections, topics: Sequence[str]) -> dict[Partit
     return {Partition(topic, number): Ends(first, following) for topic, number, first, following in rows}
 
 
-async def trim_records(database: Connections, partition: Partition, before_offset: int, before_us: int) -> int:
-    """As `Log.trim`, in short transactions, beginning at the first record kept."""
+async def trim_records(database: Connections, partition: Partition, before_offset: int, before_us: int) -> tuple[int, int]:
+    """As `Log.trim`, in short transactions; how many were dropped, and the first offset that is kept."""
     ((first, following),) = await database.fetch(_ENDS_OF_ONE, partition)
     end = min(before_offset, following - 1)
     dropped = 0
@@ -67,8 +67,8 @@ async def trim_records(database: Connections, partition: Partition, before_offse
         if count == 0:
             break
     if dropped:
-        await database.fetch(_MOVE_FIRST, partition)
-    return dropped
+        ((first,),) = await database.fetch(_MOVE_FIRST, partition)
+    return dropped, first
 
 
 def _stored(offset: int, appended_at_us: int, headers: str, value: bytes) -> Stored:

@@ -60,6 +60,7 @@ class Tail:
         self._bytes = 0
         self._records: dict[tuple[Partition, int], Stored] = {}
         self._ages: deque[tuple[Partition, int]] = deque()
+        self._first: dict[Partition, int] = {}
 
     def add(self, partition: Partition, stored: Stored) -> None:
         place = (partition, stored.offset)
@@ -69,9 +70,15 @@ class Tail:
         while self._bytes > self._limit_bytes:
             self._bytes -= size_of(self._records.pop(self._ages.popleft()))
 
+    def trimmed(self, partition: Partition, first: int) -> None:
+        """Gives nothing before this offset any more."""
+        self._first[partition] = max(first, self._first.get(partition, 0))
+
     def read(self, partition: Partition, offset: int, limit: int, limit_bytes: int) -> list[Stored]:
         """The records from exactly this offset on, without a gap, while they are here; empty when the first is not."""
         found: list[Stored] = []
+        if offset < self._first.get(partition, 0):
+            return found
         taken_bytes = 0
         while len(found) < limit and (stored := self._records.get((partition, offset + len(found)))):
             taken_bytes += len(stored.record.value)

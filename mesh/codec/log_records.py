@@ -12,7 +12,8 @@ import numpy as np
 from waterquality.v1 import ingest_pb2, log_pb2
 from waterquality.v1.reading_pb2 import FlaggedColumns, ReadingColumns
 
-from mesh.codec.columns import read_columns, read_flagged, write_columns
+from mesh.codec.columns import read_columns, read_flagged
+from mesh.codec.packed import pack_columns
 from mesh.codec.wire import decode, field, unreadable
 from mesh.errors import InvalidArgument
 from water.readings import Readings, empty
@@ -237,7 +238,7 @@ def read_dead(value: bytes) -> Dead:
 
 
 def _columns(readings: Readings | ReadingColumns) -> bytes:
-    return (readings if isinstance(readings, ReadingColumns) else write_columns(readings)).SerializeToString()
+    return readings.SerializeToString() if isinstance(readings, ReadingColumns) else pack_columns(readings)
 
 
 def _readings(record: str, columns: ReadingColumns) -> Readings:

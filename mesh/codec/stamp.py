@@ -39,6 +39,9 @@ def read_stamp(headers: Mapping[str, str]) -> Stamp:
         return NOBODY
     pairs = (pair.split(":") for pair in headers.get("reasons", "").split(",") if pair)
     reasons = {int(reason): int(count) for reason, count in pairs}
+    missing = {"hour", "count"} - headers.keys()
+    if missing:
+        raise ValueError(f"header `gateway` without {', '.join(sorted(missing))}")
     return Stamp(headers["gateway"], int(headers["hour"]), int(headers["count"]), reasons)
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
+from mesh.codec.packed import varint
 from mesh.errors import InvalidArgument
 
 _M = TypeVar("_M", bound=Message)
@@ -16,15 +17,7 @@ _M = TypeVar("_M", bound=Message)
 
 def field(message: Descriptor, name: str, content: bytes) -> bytes:
     """A length-delimited field of a message as it stands on the wire: tag, length, content."""
-    return _varint(message.fields_by_name[name].number << 3 | 2) + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    low = []
-    while number > 0x7F:
-        low.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*low, number])
+    return varint(message.fields_by_name[name].number << 3 | 2) + varint(len(content)) + content
 
 
 def decode(kind: type[_M], value: bytes) -> _M:

@@ -39,11 +39,10 @@ class System:
 
     async def start(self) -> None:
         """Starts `wq up` and waits until it serves."""
-        log = (self.data.parent / "up.log").open("ab")
         command = [sys.executable, "-m", "wq", "up", "--data", str(self.data), "--grpc-port", str(self.port)]
         command += ["--http-port", "0", "--no-fleet"]
-        self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        log.close()
+        with (self.data.parent / "up.log").open("ab") as log:
+            self.process = await asyncio.to_thread(subprocess.Popen, command, stdout=log, stderr=log, start_new_session=True)
         deadline = monotonic() + START_WITHIN_S
         while not self._serves():
             if self.process.poll() is not None or monotonic() > deadline:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from waterquality.v1 import ingest_pb2
 from waterquality.v1.ingest_pb2 import StreamBatchesRequest
 
 from mesh.codec.columns import read_columns
@@ -14,7 +15,6 @@ from mesh.codec.ingest_frames import write_opened
 from mesh.errors import WaterError
 from mesh.server import end_call
 from tests.builders import START_US
-from waterquality.v1 import ingest_pb2
 from water.readings import Readings
 
 PATIENCE_S = 20.0
@@ -83,6 +83,10 @@ class ServedStream:
         """Ends the call with the error."""
         await end_call(self._context, error)
 
+    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+        """Ends the call with a status that is not ours."""
+        await self._context.abort(code, details)
+
     async def acknowledge_the_rest(self) -> None:
         """Each batch at once, until the gateway half-closes."""
         while (sequence := await self.batch()) is not None:
@@ -141,7 +145,7 @@ class MeshPeer:
         return [breach for stream in self.streams for breach in stream.breaches]
 
     async def __aenter__(self) -> Self:
-        method = grpc.stream_stream_rpc_method_handler(self._handle)
+        method: Any = grpc.stream_stream_rpc_method_handler(self._handle)
         service, name = STREAM_BATCHES.removeprefix("/").split("/")
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 1024 * 1024), ("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: method}),))

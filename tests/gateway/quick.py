@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mesh.gateway import GatewaySettings
+from mesh.gateway import Gateway, GatewaySettings
 from water.parameter import PARAMETERS
 from water.readings import Readings
 
@@ -43,7 +43,14 @@ async def until(condition: Callable[[], object], what: str) -> None:
     """Waits until it holds; fails naming what did not happen."""
     try:
         async with asyncio.timeout(PATIENCE_S):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - conditions of the gateway's own, seen from outside
                 await asyncio.sleep(0.002)
     except TimeoutError:
         raise AssertionError(f"within {PATIENCE_S:g} s it did not come about that {what}") from None
+
+
+async def hand_over(gateway: Gateway, readings: Readings, flush_s: float = 10) -> None:
+    """All that a simple sender does."""
+    async with gateway:
+        await gateway.send(readings)
+        await gateway.flush(flush_s)

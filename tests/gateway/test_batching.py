@@ -249,7 +249,8 @@ async def test_nothing_can_be_handed_to_a_gateway_that_is_closed_or_not_entered(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"buffer_readings": 0}, {"max_batch_readings": 0}, {"ack_timeout_s": 0}, {"backoff_max_s": 0.0001}, {"when_full": "x"}]
+    "changes",
+    [{"buffer_readings": 0}, {"max_batch_readings": 0}, {"ack_timeout_s": 0}, {"backoff_max_s": 0.0001}, {"when_full": "x"}],
 )
 def test_a_limit_that_cannot_work_is_refused_by_name(changes: dict[str, object]) -> None:
     with pytest.raises(SetupError, match=next(iter(changes))):

@@ -30,7 +30,9 @@ class Peer:
         """Opens and reads `opened`."""
         opening = ingest_pb2.StreamOpen(gateway_id=gateway_id, region=region, backfill=backfill)
         await self.call.write(ingest_pb2.StreamBatchesRequest(open=opening))
-        return (await self.read()).opened
+        frame = await self.read()
+        assert isinstance(frame, ingest_pb2.StreamBatchesResponse)
+        return frame.opened
 
     async def send(self, sequence: int, readings: Readings | ReadingColumns) -> None:
         """Writes one batch."""

@@ -3,23 +3,27 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import numpy as np
+import psycopg
 import pytest
 from waterquality.v1 import ingest_pb2, ingest_pb2_grpc
 from waterquality.v1.reading_pb2 import ReadingColumns
 
 from ingest_svc.wiring import Accepting, wire_accept
 from mesh import errors
-from mesh.adapters.postgres_log import PostgresLog
+from mesh.adapters.postgres_log import PostgresLog, open_postgres_log
 from mesh.clock import SystemClock
+from mesh.codec.columns import write_columns
 from mesh.codec.stamp import read_stamp
 from mesh.ports import Partition, Stored
 from mesh.settings import Settings
 from mesh.topics import ACCEPTED, BACKFILL, REFUSED, partition_of
 from tests.builders import a_reading, readings_of, some_readings
-from tests.ingest.peer import connected, serving
+from tests.conftest import FreshDatabase
+from tests.ingest.peer import Peer, connected, serving
 
 SETTINGS = Settings(max_batch_readings=1000, window_batches=4)
 
@@ -115,14 +119,11 @@ async def test_a_gap_in_the_sequence_ends_the_stream_after_acknowledging_what_ca
 
 async def test_garbage_in_a_frame_is_an_error_of_ours(target: str) -> None:
     async with grpc.aio.insecure_channel(target) as channel:
-        call = channel.stream_stream("/waterquality.v1.IngestService/StreamBatches")()
+        call: Any = channel.stream_stream("/waterquality.v1.IngestService/StreamBatches")()
         opening = ingest_pb2.StreamOpen(gateway_id="g", region="r")
         await call.write(ingest_pb2.StreamBatchesRequest(open=opening).SerializeToString())
         await call.write(b"\xff\xfe garbage")
-        with pytest.raises(grpc.aio.AioRpcError) as failure:
-            while await call.read() is not grpc.aio.EOF:
-                pass
-    error = errors.from_rpc(failure.value)
+        error = await Peer(call).failure()
     assert (type(error), error.reason) == (errors.InvalidArgument, "UNREADABLE_FRAME")
 
 
@@ -203,18 +204,22 @@ async def test_a_batch_of_nothing_but_nan_is_refused_reading_by_reading(target: 
     assert [(r.reason, r.reading_count) for r in peer.rejections] == [(ingest_pb2.REJECTION_REASON_NO_VALUES, 2)]
 
 
-async def test_a_gateway_that_ignores_the_window_is_stopped(target: str, accepting: Accepting) -> None:
-    async with connected(target) as (peer,):
+async def test_a_gateway_that_ignores_the_window_is_stopped_after_an_ack_of_what_it_sent_within(
+    fresh_database: FreshDatabase,
+) -> None:
+    url = await fresh_database()
+    async with (
+        open_postgres_log(url, 4, SystemClock()) as log,
+        serving(wire_accept(SETTINGS, log, SystemClock())) as address,
+        connected(address) as (peer,),
+        await psycopg.AsyncConnection.connect(url.replace("+psycopg", "")) as slow_disk,
+    ):
+        await slow_disk.execute("SELECT FROM log.partitions FOR UPDATE")
         await peer.open()
-        readings = some_readings(1000)
-        sequence = 0
-        error = None
-        while error is None and sequence < 500:
-            sequence += 1
-            try:
-                await peer.send(sequence, readings)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                break
+        for sequence in range(1, 6):
+            await peer.send(sequence, some_readings(10))
+        await slow_disk.rollback()
+        await peer.acknowledged(4)
         error = await peer.failure()
     assert (type(error), error.reason) == (errors.InvalidArgument, "WINDOW_EXCEEDED")
 
@@ -247,8 +252,6 @@ async def test_a_submitted_batch_is_durable_when_the_call_returns(target: str, p
     batch = readings_of((1, "2026-01-01", {"ph": 7.0}), (0, "2026-01-01", {"ph": 7.0}))
     async with grpc.aio.insecure_channel(target) as channel:
         stub = ingest_pb2_grpc.IngestServiceStub(channel)
-        from mesh.codec.columns import write_columns
-
         opening = ingest_pb2.StreamOpen(gateway_id="g-1", region="north")
         answer = await stub.SubmitBatch(ingest_pb2.SubmitBatchRequest(open=opening, readings=write_columns(batch)))
     assert len(await logged(postgres_log, ACCEPTED)) == 1

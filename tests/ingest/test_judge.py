@@ -59,7 +59,7 @@ def test_each_reading_is_accepted_or_has_the_lowest_reason_that_holds(
         indexes = list(refusal.indexes or range(len(rows)))
         assert refusal.count == len(indexes)
         assert not found.keys() & set(indexes), "two reasons for one reading"
-        found |= {index: (refusal.reason, refusal.parameter) for index in indexes}
+        found |= dict.fromkeys(indexes, (refusal.reason, refusal.parameter))
         order += indexes
     assert [found.get(index, (0, 0)) for index in range(len(rows))] == expected
     assert verdict.refused.sensor_id.tolist() == [rows[index][0] for index in order]

@@ -10,25 +10,25 @@ from wq.formats.units import unit_of
 from wq.formats.zones import zone_of
 
 HOW_TO_WRITE = """\
-# MAP.toml: which column of the file is what. Only [time] and one [[column]] are required.
-delimiter = ";"                 # default: found in the header among , ; and tab
-decimal = ","                   # default: "."
-missing = ["", "-9999"]         # default: ["", "NaN"]; a number also matches other spellings (-9999.0)
-ignore = ["Remarks"]            # columns that are known and not sent
-sensor_id = "Station"           # default: every row is the sensor named by --sensor-id
+# MAP.toml: what the columns mean. Needed: [time] and one [[column]].
+delimiter = ";"             # default: found in the header: , ; or tab
+decimal = ","               # default: "."
+missing = ["", "-9999"]     # default: "" and "NaN"; -9999.0 is it too
+ignore = ["Remarks"]        # columns that are known and not sent
+sensor_id = "Station"       # default: all rows are --sensor-id
 
 [time]
-columns = ["Date", "Time"]      # joined by a space
-format = "%d.%m.%Y %H:%M"       # strptime; "iso" (default), "unix" (seconds) or "unix_ms"
-zone = "Europe/Berlin"          # IANA name, "UTC" or "+01:00"; an offset in the text wins
-# zone_column = "tz"            # instead: a zone in each row
+columns = ["Date", "Time"]  # joined by a space
+format = "%d.%m.%Y %H:%M"   # strptime, "iso" (default), "unix", "unix_ms"
+zone = "Europe/Berlin"      # or "UTC", "+01:00"; an offset in a row wins
+# zone_column = "tz"        # instead of zone: one in each row
 
 [[column]]
-name = "Leitf."                 # as it stands in the header
+name = "Leitf."             # as it stands in the header
 parameter = "conductivity_us_cm"
-unit = "mS/cm"                  # converted; not needed for ph
-# missing = ["-1"]              # default: as above
-# sensor = 1                    # a second probe of the station: readings of sensor --sensor-id + 1
+unit = "mS/cm"              # converted; not needed for ph
+# missing = ["-1"]          # default: as above
+# sensor = 1                # a second probe: sensor --sensor-id + 1
 """
 _TOP = {"delimiter", "decimal", "missing", "ignore", "sensor_id", "time", "column"}
 _TIME = {"columns", "format", "zone", "zone_column"}

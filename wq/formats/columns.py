@@ -76,10 +76,10 @@ class Columns:
     def whole(self, rows: list[list[str]]) -> int:
         """How many of the rows can be converted before the next ones are known: rows at the end, in an hour that the clock has
         twice, wait for the rows after them."""
-        count = len(rows)
-        while count and self._is_doubled(rows[count - 1]):
-            count -= 1
-        return count
+        if not rows or not self._doubled(rows[-1:])[0]:
+            return len(rows)
+        calm = np.flatnonzero(~self._doubled(rows))
+        return int(calm[-1]) + 1 if len(calm) else 0
 
     def convert(self, rows: list[list[str]], lines: Sequence[int]) -> Piece:
         """The readings of the rows, row by row and within a row probe by probe. Blank rows are no rows."""
@@ -160,17 +160,18 @@ class Columns:
             return [row[self._time[0]] for row in rows]
         return [" ".join(texts) for texts in map(itemgetter(*self._time), rows)]
 
-    def _is_doubled(self, row: list[str]) -> bool:
-        if len(row) != self._width:
-            return False
-        times = read_times(self._time_texts([row]), self._format)
-        if not times.readable[0] or times.absolute[0]:
-            return False
-        try:
-            zone = self._zone if self._zone_column is None else zone_of(row[self._zone_column].strip())
-        except InvalidArgument:
-            return False
-        return is_doubled(int(times.us[0]), zone)
+    def _doubled(self, rows: list[list[str]]) -> NDArray[np.bool_]:
+        """Which rows stand in an hour that their clock has twice."""
+        doubled = np.zeros(len(rows), bool)
+        good = np.array([len(row) == self._width for row in rows], bool)
+        whole = [row for row in rows if len(row) == self._width]
+        times = read_times(self._time_texts(whole), self._format)
+        inside = np.zeros(len(whole), bool)
+        for zone, selected in self._zones(whole, _Checks(range(len(whole)))):
+            local = np.flatnonzero(selected & times.readable & ~times.absolute)
+            inside[local] = is_doubled(times.us[local], zone)
+        doubled[good] = inside
+        return doubled
 
 
 class _Checks:

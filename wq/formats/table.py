@@ -10,9 +10,12 @@ from functools import partial
 from itertools import accumulate, islice
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from mesh.errors import InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _LONGEST_HEADER = 64 * 1024
 _LONGEST_LINE = 256 * 1024
@@ -101,8 +104,7 @@ class Table:
 
     def _decoded(self) -> io.TextIOWrapper:
         is_gzip = self._raw.peek(2)[:2] == b"\x1f\x8b"
-        binary: io.BufferedIOBase = gzip.GzipFile(fileobj=self._raw) if is_gzip else self._raw
-        buffered = io.BufferedReader(binary, _BLOCK)
+        buffered = io.BufferedReader(_Unzipped(self._raw), _BLOCK) if is_gzip else self._raw
         try:
             head = buffered.peek(_LONGEST_HEADER)
         except _UNREADABLE_STREAM as error:
@@ -123,6 +125,23 @@ class Table:
         if len(line) >= _LONGEST_HEADER:
             raise _no_table(self.path, f"not a CSV file: no end of line within the first {_LONGEST_HEADER} characters")
         return line
+
+
+class _Unzipped(io.RawIOBase):
+    """What a gzip file holds, up to the very place where it breaks off: one read of ours is one read of the file, where
+    GzipFile's own `read` would gather several and lose them all when the last one fails."""
+
+    def __init__(self, raw: io.BufferedReader) -> None:
+        self._file = gzip.GzipFile(fileobj=raw)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer)
+        content = self._file.read1(len(view))
+        view[: len(content)] = content
+        return len(content)
 
 
 def _open(path: Path) -> io.BufferedReader:

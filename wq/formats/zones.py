@@ -66,10 +66,13 @@ def to_utc(
     return utc_us, problem
 
 
-def is_doubled(local_us: int, zone: tzinfo) -> bool:
-    """Whether the clock of the zone shows this time twice."""
-    first_us, second_us = _both(np.array([local_us]), zone)
-    return bool(first_us[0] < second_us[0])
+def is_doubled(local_us: NDArray[np.int64], zone: tzinfo) -> NDArray[np.bool_]:
+    """Which of these times the clock of the zone shows twice."""
+    days, at_day = np.unique(local_us // _DAY_US, return_inverse=True)
+    moves = np.array([_offset_us(int(day), zone) == _MOVES for day in days], bool)[at_day]
+    first_us, second_us = _both(local_us[moves], zone)
+    moves[moves] = first_us < second_us
+    return moves
 
 
 def _both(local_us: NDArray[np.int64], zone: tzinfo) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

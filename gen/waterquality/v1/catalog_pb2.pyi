@@ -38,7 +38,7 @@ class _SourceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SourceType
     """Rivers, lakes, estuaries, groundwater."""
 
 class SourceType(_SourceType, metaclass=_SourceTypeEnumTypeWrapper):
-    """What kind of water a site watches; chooses default limits."""
+    """What kind of water a site watches; chooses default limits. May grow."""
 
 SOURCE_TYPE_UNSPECIFIED: SourceType.ValueType  # 0
 """Not given."""

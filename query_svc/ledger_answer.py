@@ -1,0 +1,133 @@
+"""What became of every reading: sums the ledgers of the catalog and of all shards, and tells whether the laws hold."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from mesh.ports import Clock, Log, Partition
+from mesh.shards import Shards, transaction
+from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED
+from query_svc.fences import last_offsets, read_counted
+from query_svc.recorded import Latest, Recorded, passed, wait_until
+
+_Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which hours of which gateways (none named: all); `after`: the last key of the page before."""
+
+    gateway_ids: Sequence[str] = ()
+    start_us: int | None = None
+    end_us: int | None = None
+    page_size: int = 1000
+    after: _Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """All counts of one gateway in one hour of arrival, by the measures of mesh.ledger."""
+
+    gateway_id: str
+    hour_us: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries by gateway, then hour; `more`: there are further ones. `balanced` is about the whole answer, not the page."""
+
+    entries: Sequence[Entry]
+    more: bool
+    balanced: bool
+
+
+class LedgerAnswer:
+    """Reads only. A shard that is away makes every answer Unavailable: a sum without it would be wrong."""
+
+    def __init__(self, log: Log, catalog: AsyncEngine, shards: Shards, recorded: Recorded, clock: Clock) -> None:
+        self._log = log
+        self._databases = (catalog, *shards.engines)
+        self._catalog = catalog
+        self._recorded = recorded
+        self._clock = clock
+        self._counted = Latest(lambda: read_counted(catalog, log.log_id), clock)
+
+    async def caught_up(self, at_least: Mapping[Partition, int], wait_s: float) -> bool:
+        """Whether every stage has passed what is in the Log now, and `at_least`, within `wait_s`: first accepted, backfill
+        and refused; then what `dead` holds by then, since a stage buries a record before it passes it."""
+        deadline_us = self._clock.now_us() + round(wait_s * 1_000_000)
+        wanted = last_offsets(await self._log.ends((ACCEPTED, BACKFILL, REFUSED)))
+        for partition, offset in at_least.items():
+            wanted[partition] = max(wanted.get(partition, -1), offset)
+        to_record = {partition: offset for partition, offset in wanted.items() if partition.topic != REFUSED}
+        if not await self._recorded.wait_for(to_record, wait_s) or not await self._wait_counted(wanted, deadline_us):
+            return False
+        return await self._wait_counted(last_offsets(await self._log.ends((DEAD,))), deadline_us)
+
+    async def page(self, question: Question) -> Page:
+        """Sums as of now."""
+        sums: dict[_Key, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for database in self._databases:
+            for gateway_id, hour_us, counts in await self._rows(database, question):
+                for measure, count in counts.items():
+                    sums[gateway_id, hour_us][measure] += count
+        keys = sorted(sums)
+        shown = keys[: question.page_size]
+        settled = await self._settled({hour_us for _, hour_us in shown})
+        entries = [Entry(gateway_id, hour, dict(sums[gateway_id, hour]), hour in settled) for gateway_id, hour in shown]
+        return Page(entries, len(keys) > len(shown), await self._balanced(question))
+
+    async def _wait_counted(self, wanted: Mapping[Partition, int], deadline_us: int) -> bool:
+        left_s = max(0.0, (deadline_us - self._clock.now_us()) / 1_000_000)
+        return await wait_until(lambda counted: passed(wanted, counted), self._counted, left_s, self._clock)
+
+    async def _rows(self, database: AsyncEngine, question: Question) -> list[tuple[str, int, dict[str, int]]]:
+        """The first keys that this database has, one more than the page holds: so the union has the first of all."""
+        gateway_id, hour_us = question.after or (None, None)
+        arguments = {**_arguments(question), "after": gateway_id, "after_hour": hour_us, "most": question.page_size + 1}
+        async with transaction(database) as connection:
+            return [tuple(row) for row in await connection.execute(text(_PAGE), arguments)]
+
+    async def _balanced(self, question: Question) -> bool:
+        """Whether the law of the shards holds for each key. Every database sums its counts, signed, each with a weight drawn by
+        a hash of its key: together they give 0 when each key balances, and by chance alone once in 2**60."""
+        total = 0
+        for database in self._databases:
+            async with transaction(database) as connection:
+                total += int((await connection.execute(text(_WEIGHED), _arguments(question))).scalar_one())
+        return total == 0
+
+    async def _settled(self, hours: set[int]) -> set[int]:
+        async with transaction(self._catalog) as connection:
+            return set((await connection.execute(text(_SETTLED), {"hours": sorted(hours)})).scalars())
+
+
+def _arguments(question: Question) -> dict[str, object]:
+    return {"gateways": list(question.gateway_ids) or None, "start": question.start_us, "end": question.end_us}
+
+
+_WHERE = """
+(CAST(:gateways AS text[]) IS NULL OR gateway_id = ANY(CAST(:gateways AS text[])))
+AND (CAST(:start AS bigint) IS NULL OR hour_us >= :start) AND (CAST(:end AS bigint) IS NULL OR hour_us < :end)
+"""
+
+_PAGE = f"""
+SELECT gateway_id, hour_us, jsonb_object_agg(measure, count) FROM ledger
+WHERE {_WHERE} AND (CAST(:after AS text) IS NULL OR (gateway_id, hour_us) > (:after, CAST(:after_hour AS bigint)))
+GROUP BY gateway_id, hour_us ORDER BY gateway_id, hour_us LIMIT :most
+"""
+
+# The law of the archive (accepted = archived + dead:screen + dead:archive) joins here when there is an archive.
+_WEIGHED = f"""
+SELECT coalesce(sum(CAST(hashtextextended(gateway_id, hour_us) AS numeric) * count * sign), 0)
+FROM ledger JOIN (VALUES ('accepted', 1), ('stored', -1), ('duplicate', -1), ('conflicting', -1), ('dead:screen', -1),
+                         ('dead:record', -1)) AS law (measure, sign) USING (measure)
+WHERE {_WHERE}
+"""
+
+_SETTLED = "SELECT hour_us FROM hour_fences WHERE settled AND hour_us = ANY(CAST(:hours AS bigint[]))"

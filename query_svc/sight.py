@@ -1,0 +1,170 @@
+"""The arrow `sight`: sensors that nobody described, from the screened records into the catalog when they are first seen."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from mesh import positions
+from mesh.codec.log_records import read_screened
+from mesh.codec.stamp import read_source
+from mesh.errors import Fault, InvalidArgument
+from mesh.ports import Assigned, Consumer, Log, Partition, Records, Revoked, Stored
+from mesh.positions import NO_SLOT, NOWHERE, Position
+from mesh.shards import transaction
+from mesh.stages import Progress
+from mesh.topics import SCREENED, SCREENED_BACKFILL
+from water.parameter import PARAMETERS
+from water.readings import Readings, concatenate
+
+STAGE = "sight"
+TOPICS = (SCREENED, SCREENED_BACKFILL)
+MOST_KNOWN = 2_000_000
+_BITS = np.array([1 << (parameter.number - 1) for parameter in PARAMETERS], np.int64)
+
+
+class Sight:
+    """Consumes `screened` and `screened_backfill` as a member of the group "sight": one catalog transaction per delivery moves
+    the position from exactly the value that was read and enters the sensors that are new, with the parameters seen.
+
+    What a person described is left alone. No context changes. A record that cannot be read has nothing to enter: giving it
+    up is the recorder's business.
+    """
+
+    def __init__(self, log: Log, catalog: AsyncEngine, progress: Progress) -> None:
+        self._log = log
+        self._catalog = catalog
+        self._progress = progress
+        self._known = Known()
+
+    async def run(self) -> None:
+        """Runs until cancelled, at any moment; any exception means: start again. Raises PositionLost when another worker has
+        taken over, Fault at a hole in the screened records, Unavailable when the database or the Log is away."""
+        had: dict[Partition, Position] = {}
+        async with self._log.consume(STAGE, TOPICS) as consumer:
+            while True:
+                match await consumer.next(1.0):
+                    case Assigned(partitions):
+                        had |= await self._begin(consumer, partitions)
+                    case Records(partition, records):
+                        had[partition] = await self._enter(partition, had[partition], records)
+                    case Revoked(partitions):
+                        self._progress.left(partitions)
+                        for partition in partitions:
+                            had.pop(partition, None)
+
+    async def _begin(self, consumer: Consumer, partitions: Sequence[Partition]) -> dict[Partition, Position]:
+        async with transaction(self._catalog) as connection:
+            stored = await positions.read(connection, STAGE, self._log.log_id, TOPICS)
+        begun = {partition: stored.get((NO_SLOT, partition), NOWHERE) for partition in partitions}
+        for partition, position in begun.items():
+            self._progress.started(partition, position.next)
+        await consumer.seek({partition: position.next for partition, position in begun.items()})
+        return begun
+
+    async def _enter(self, partition: Partition, had: Position, records: Sequence[Stored]) -> Position:
+        """The sensors of the delivery are entered on return."""
+        readings = []
+        source_offset = had.source_offset
+        for stored in records:
+            found, (source, previous) = _read(partition, stored)
+            if source <= source_offset:
+                continue
+            if previous != source_offset:
+                where = f"{partition.topic}/{partition.number} offset {stored.offset}"
+                raise Fault(f"{where} follows source offset {previous}, but {source_offset} was had last: records are missing")
+            source_offset = source
+            readings.append(found)
+        new = Position(records[-1].offset, source_offset)
+        fresh = self._known.news(seen(readings))
+        async with transaction(self._catalog) as connection:
+            await positions.move(connection, STAGE, self._log.log_id, partition, {NO_SLOT: had}, new)
+            if len(fresh):
+                await _store(connection, fresh)
+        self._known.add(fresh)
+        self._progress.covered(partition, new.next, len(records))
+        return new
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeenSensors:
+    """Sensors, ascending and unique, and the parameters that each was seen with, one bit each."""
+
+    sensor_id: NDArray[np.int64]
+    parameters: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.sensor_id)
+
+
+class Known:
+    """Sensors and parameters that are known to be entered: at most 2,000,000 (32 MB), then forgotten and learnt again."""
+
+    def __init__(self) -> None:
+        self._seen = _nothing()
+
+    def news(self, found: SeenSensors) -> SeenSensors:
+        """Those that are not known, or not with all of these parameters."""
+        places = np.searchsorted(self._seen.sensor_id, found.sensor_id)
+        known = np.zeros(len(found), np.int64)
+        within = np.flatnonzero(places < len(self._seen))
+        same = within[self._seen.sensor_id[places[within]] == found.sensor_id[within]]
+        known[same] = self._seen.parameters[places[same]]
+        is_new = np.ones(len(found), np.bool_)
+        is_new[same] = (found.parameters[same] & ~known[same]) != 0
+        return SeenSensors(found.sensor_id[is_new], found.parameters[is_new])
+
+    def add(self, entered: SeenSensors) -> None:
+        """These are entered, durably."""
+        if len(entered):
+            kept = self._seen if len(self._seen) + len(entered) <= MOST_KNOWN else _nothing()
+            self._seen = _together([kept, entered])
+
+
+def seen(readings: Iterable[Readings]) -> SeenSensors:
+    """The sensors of these readings, and what they measure."""
+    all_of_them = concatenate(list(readings))
+    present = (~np.isnan(all_of_them.values) * _BITS[:, None]).sum(axis=0, dtype=np.int64)
+    return _together([SeenSensors(all_of_them.sensor_id, present)])
+
+
+def _together(parts: Sequence[SeenSensors]) -> SeenSensors:
+    sensor_id = np.concatenate([part.sensor_id for part in parts])
+    parameters = np.concatenate([part.parameters for part in parts])
+    if not len(sensor_id):
+        return _nothing()
+    order = np.argsort(sensor_id, kind="stable")
+    sensors, starts = np.unique(sensor_id[order], return_index=True)
+    return SeenSensors(sensors, np.bitwise_or.reduceat(parameters[order], starts))
+
+
+def _nothing() -> SeenSensors:
+    return SeenSensors(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def _read(partition: Partition, stored: Stored) -> tuple[Readings, tuple[int, int]]:
+    try:
+        screened = read_screened(stored.record.value)
+        return screened.readings, (screened.source_offset, screened.previous_source_offset)
+    except InvalidArgument as error:
+        source = read_source(stored.record.headers)
+        if source is None:
+            raise Fault(f"{partition.topic}/{partition.number} offset {stored.offset}: {error.message}") from error
+        return concatenate([]), source
+
+
+async def _store(connection: AsyncConnection, fresh: SeenSensors) -> None:
+    await connection.execute(text(_ENTER), {"sensors": fresh.sensor_id.tolist(), "parameters": fresh.parameters.tolist()})
+
+
+_ENTER = """
+INSERT INTO catalog.sensors (sensor_id, parameters, first_sight)
+SELECT sensor_id, parameters, true
+FROM unnest(CAST(:sensors AS bigint[]), CAST(:parameters AS int[])) WITH ORDINALITY AS s (sensor_id, parameters, place)
+ORDER BY place
+ON CONFLICT (sensor_id) DO UPDATE SET parameters = sensors.parameters | excluded.parameters, revision = sensors.revision + 1
+WHERE sensors.first_sight AND sensors.parameters | excluded.parameters <> sensors.parameters
+"""

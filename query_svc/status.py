@@ -1,0 +1,142 @@
+"""How far behind is each stage of the pipeline, and up to when can everything that was acknowledged be read?"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from mesh import positions, stages
+from mesh.errors import Unavailable
+from mesh.ports import Clock, Ends, Log, Partition
+from mesh.shards import Shards, transaction
+from mesh.stages import Heard
+from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED, SCREENED, SCREENED_BACKFILL
+from query_svc.backlog import Ages, Nexts, screened_until, told, waiting
+from query_svc.recorded import Recorded
+
+STALE_AFTER_US = 5_000_000
+ANSWER_KEPT_US = 1_000_000
+
+_LANES = (ACCEPTED, BACKFILL)
+_SCREENED = (SCREENED, SCREENED_BACKFILL)
+SOURCES: Mapping[str, tuple[str, ...]] = {
+    "accept": (),
+    "count": (*_LANES, REFUSED, DEAD),
+    "screen": _LANES,
+    "record": _SCREENED,
+    "sight": _SCREENED,
+}
+"""The stages that exist, in the order of the pipeline, and the topics that each reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    """One stage: records waiting for it, the age of the oldest, what it handles, and why it is not healthy (empty: it is)."""
+
+    stage: str
+    backlog_count: int
+    lag_us: int
+    rate_per_s: float
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All stages in order. `readable_us`: what was acknowledged before it can be read; None: a shard is away, nobody knows."""
+
+    stages: tuple[StageStatus, ...]
+    readable_us: int | None
+
+
+class PipelineStatus:
+    """Log ends minus positions, plus heartbeats. Nothing is scanned, and any number of callers cause one look a second."""
+
+    def __init__(self, log: Log, catalog: AsyncEngine, shards: Shards, recorded: Recorded, clock: Clock) -> None:
+        self._log = log
+        self._catalog = catalog
+        self._shards = shards
+        self._recorded = recorded
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._last: tuple[int, Status] | None = None
+
+    async def status(self) -> Status:
+        """At most one second old. Raises Unavailable when the Log or the catalog database is away."""
+        async with self._lock:
+            now_us = self._clock.now_us()
+            if self._last is None or now_us - self._last[0] >= ANSWER_KEPT_US:
+                self._last = (now_us, await self._look(now_us))
+            return self._last[1]
+
+    async def _look(self, now_us: int) -> Status:
+        """`now_us` is before the ends are read: what was acknowledged until then lies before the ends."""
+        ends = await self._log.ends(sorted({topic for topics in SOURCES.values() for topic in topics}))
+        async with transaction(self._catalog) as connection:
+            heard = await stages.read(connection)
+        nexts = {stage: await self._catalog_nexts(stage) for stage in ("count", "sight")}
+        nexts["screen"] = await self._screen_nexts(heard, ends)
+        nexts["record"] = told(heard, "record")
+        ages, away = Ages(self._log, now_us), ""
+        readable_us: int | None = None
+        try:
+            nexts["record"] = await self._record_nexts()
+            readable_us = await self._readable_us(ends, ages, now_us)
+        except Unavailable as error:
+            away = error.message
+        beats = {stage: [beat for beat in heard if beat.stage == stage] for stage in SOURCES}
+        problems = {stage: _problem(beats[stage], now_us) for stage in SOURCES}
+        problems["record"] = away or problems["record"]
+        found = []
+        for stage, topics in SOURCES.items():
+            mine = {partition: end for partition, end in ends.items() if partition.topic in topics}
+            places = waiting(mine, nexts.get(stage, {}))
+            backlog = sum(ends[partition].next - offset for partition, offset in places.items())
+            rate = sum(beat.rate_per_s for beat in beats[stage] if not _stale(beat, now_us))
+            found.append(StageStatus(stage, backlog, await ages.oldest_us(places), rate, problems[stage]))
+        return Status(tuple(found), readable_us)
+
+    async def _catalog_nexts(self, stage: str) -> Nexts:
+        async with transaction(self._catalog) as connection:
+            found = await positions.read(connection, stage, self._log.log_id, SOURCES[stage])
+        return {partition: position.next for (_, partition), position in found.items()}
+
+    async def _screen_nexts(self, heard: Sequence[Heard], ends: Mapping[Partition, Ends]) -> Nexts:
+        """By the screeners' own word, and where there is none by what they have put out."""
+        nexts = told(heard, "screen")
+        silent = [partition for partition in ends if partition.topic in _LANES and partition not in nexts]
+        return nexts | await screened_until(self._log, silent)
+
+    async def _record_nexts(self) -> Nexts:
+        """The lowest of all slots."""
+
+        async def read(shard: int, engine: AsyncEngine) -> Nexts:
+            async with transaction(engine) as connection:
+                slots = self._shards.slots_of_shard(shard)
+                found = await positions.lowest(connection, "record", self._log.log_id, _SCREENED, slots)
+            return {partition: position.next for partition, position in found.items()}
+
+        owning = [shard for shard in range(len(self._shards.engines)) if self._shards.slots_of_shard(shard)]
+        found = await self._shards.gather(read, owning)
+        everywhere = set.intersection(*(set(nexts) for nexts in found))
+        return {partition: min(nexts[partition] for nexts in found) for partition in everywhere}
+
+    async def _readable_us(self, ends: Mapping[Partition, Ends], ages: Ages, now_us: int) -> int:
+        """When the oldest unrecorded record was appended: whatever is not readable was acknowledged later."""
+        offsets = await self._recorded.offsets()
+        lanes = {partition: end for partition, end in ends.items() if partition.topic in _LANES}
+        unrecorded = waiting(lanes, {partition: offset + 1 for partition, offset in offsets.items()})
+        return now_us - await ages.oldest_us(unrecorded)
+
+
+def _stale(beat: Heard, now_us: int) -> bool:
+    return now_us - beat.at_us > STALE_AFTER_US
+
+
+def _problem(beats: Sequence[Heard], now_us: int) -> str:
+    if not beats:
+        return "no sign of life of any worker"
+    for beat in beats:
+        if _stale(beat, now_us):
+            return f"no sign of life for {(now_us - beat.at_us) / 1e6:.0f} s (worker {beat.worker})"
+    return next((beat.problem for beat in beats if beat.problem), "")

@@ -1,0 +1,6 @@
+"""Runs the command `wq` as `python -m wq`."""
+
+from wq.cli import main
+
+if __name__ == "__main__":
+    main()
