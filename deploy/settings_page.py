@@ -7,8 +7,9 @@ from mesh.settings import Settings
 
 HEAD = """# Settings
 
-Made from `mesh/settings.py` by `make gen`. Each may stand in a TOML file (as `name = value`), in the environment, or be given as a flag where
-`wq up --help` has one; the later of these counts. Wrong ones are reported all at once, before anything starts.
+Made from `mesh/settings.py` by `make gen`. Each may stand in a TOML file (as `name = value`), in the environment, or be
+given as a flag where `wq up --help` has one; the later of these counts. Wrong ones are reported all at once, before
+anything starts.
 
 | name | environment | default | what it does |
 |---|---|---|---|
@@ -18,7 +19,8 @@ Made from `mesh/settings.py` by `make gen`. Each may stand in a TOML file (as `n
 def page() -> str:
     """The page: one row a setting."""
     rows = (
-        f"| `{name}` | `WQ_{name.upper()}` | `{field.default}` | {field.description} |\n" for name, field in Settings.model_fields.items()
+        f"| `{name}` | `WQ_{name.upper()}` | `{field.default}` | {field.description} |\n"
+        for name, field in Settings.model_fields.items()
     )
     return HEAD + "".join(rows)
 

@@ -39,7 +39,6 @@ class _Work:
 
     lane: Lane
     emitted: int
-    checkpointed: int
     checkpoint_at_us: int
     folded: int = 0
     pending: deque[tuple[int, asyncio.Future[int]]] = field(default_factory=deque)
@@ -100,7 +99,7 @@ class Screen:
         lane = Lane(checkpoint, self._objects)
         await lane.open()
         self._progress.started(partition, max(checkpoint.offset, emitted) + 1)
-        return _Work(lane, emitted, checkpoint.offset, self._clock.now_us())
+        return _Work(lane, emitted, self._clock.now_us())
 
     async def _must_fit(self, partition: Partition, folded: int, emitted: int) -> None:
         """Raises Fault unless the log still has what must be folded, and has ever had what was screened."""

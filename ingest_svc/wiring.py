@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from ingest_svc.accept import Acceptor
 from ingest_svc.judge import Limits
 from ingest_svc.open_streams import OpenStreams
+from ingest_svc.screen import Screen
+from ingest_svc.screened_positions import ScreenedPositions
 from ingest_svc.service import IngestService
 from ingest_svc.window import Window
-from mesh.ports import Clock, Log
+from mesh.ports import Clock, Log, Objects
+from mesh.run import Worker
 from mesh.settings import Settings
 from mesh.stages import Progress
 
@@ -31,3 +36,10 @@ def wire_accept(settings: Settings, log: Log, clock: Clock) -> Accepting:
     window = Window(settings.window_batches, settings.window_bytes)
     service = IngestService(Acceptor(log, clock, limits, progress), clock, limits, window, streams)
     return Accepting(service, streams, progress)
+
+
+def wire_screen(log: Log, objects: Objects, catalog: AsyncEngine, clock: Clock) -> Worker:
+    """The role `screen`."""
+    progress = Progress("screen")
+    kept = ScreenedPositions(catalog, log.log_id)
+    return Worker(progress, Screen(log, objects, clock, progress, kept.moved).run)

@@ -10,7 +10,8 @@ from structlog.typing import EventDict, Processor
 
 HIDDEN = "***"
 _SECRET_NAME = re.compile(r"password|passwd|secret|token|credential|private_?key|authorization", re.IGNORECASE)
-_SECRET_IN_TEXT = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*(?=@)|(?<=password=)\S+", re.IGNORECASE)
+_ADDRESS_SECRET = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*(?=@)")
+_NAMED_SECRET = re.compile(r"((?:password|passwd|secret|api_?token|api_?key)['\"]?\s*[=:]\s*['\"]?)[^\s'\",;}]+", re.IGNORECASE)
 
 
 def setup_logs(level: str = "info", stream: TextIO | None = None) -> None:
@@ -22,10 +23,9 @@ def setup_logs(level: str = "info", stream: TextIO | None = None) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    person = stream.isatty()
-    last: list[Processor] = [structlog.dev.ConsoleRenderer()] if person else [structlog.processors.JSONRenderer(default=str)]
-    if not person:
-        last.insert(0, structlog.processors.format_exc_info)
+    renderer: Processor = structlog.processors.JSONRenderer(default=str)
+    if stream.isatty():
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(lowest),
@@ -35,12 +35,17 @@ def setup_logs(level: str = "info", stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream)
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last[:-1], hide_secrets, last[-1]],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            hide_secrets,
+            renderer,
+        ],
     )
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(lowest, logging.INFO))
+    root.setLevel(lowest)
 
 
 def hide_secrets(_logger: object, _method: str, event: EventDict) -> EventDict:
@@ -50,7 +55,7 @@ def hide_secrets(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, str):
-        return _SECRET_IN_TEXT.sub(HIDDEN, value)
+        return _NAMED_SECRET.sub(rf"\1{HIDDEN}", _ADDRESS_SECRET.sub(HIDDEN, value))
     if isinstance(value, dict):
         return {key: HIDDEN if _SECRET_NAME.search(str(key)) else _without_secrets(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -3,8 +3,9 @@
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 import structlog
 
@@ -17,14 +18,23 @@ LONGEST_BACKOFF_S = 10.0
 HEALTHY_AFTER_US = 30_000_000
 
 
-async def keep_running(work: Callable[[], Awaitable[None]], progress: Progress, clock: Clock, chance: random.Random) -> None:
-    """Runs `work` for ever. When it fails (law 12: our fault stops the worker, uncommitted) it is started again after a
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One arrow that runs until it is cancelled, and what it says of itself."""
+
+    progress: Progress
+    work: Callable[[], Awaitable[None]]
+
+
+async def keep_running(worker: Worker, clock: Clock, chance: random.Random) -> None:
+    """Runs the worker for ever. When it fails (law 12: our fault stops the worker, uncommitted) it is started again after a
     growing, jittered pause; `progress.problem` says why until something is covered again."""
+    progress = worker.progress
     backoff_s = FIRST_BACKOFF_S
     while True:
         started_us = clock.now_us()
         try:
-            await work()
+            await worker.work()
             _log.warning("worker ended by itself", stage=progress.stage)
         except Exception as error:  # noqa: BLE001 - the one place where a worker's crash is caught
             _log.exception("worker crashed", stage=progress.stage, error=str(error))
@@ -34,6 +44,18 @@ async def keep_running(work: Callable[[], Awaitable[None]], progress: Progress, 
             backoff_s = FIRST_BACKOFF_S
         await clock.sleep(backoff_s * (0.5 + chance.random()))
         backoff_s = min(LONGEST_BACKOFF_S, backoff_s * 2)
+
+
+@asynccontextmanager
+async def running(workers: Iterable[Worker], clock: Clock) -> AsyncIterator[None]:
+    """Keeps all of them running while the block runs, then cancels them where they stand: safe at any moment (law 4)."""
+    async with asyncio.TaskGroup() as tasks:
+        started = [tasks.create_task(keep_running(worker, clock, random.Random())) for worker in workers]
+        try:
+            yield
+        finally:
+            for task in started:
+                task.cancel()
 
 
 @contextmanager

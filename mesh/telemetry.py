@@ -1,13 +1,15 @@
 """What a process measures of itself: one catalogue of metrics, each with its unit and what to do when it is high."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from mesh.listen import check_address, not_bound
+from mesh.stages import Progress
 
 
 class Kind(Enum):
@@ -54,6 +56,10 @@ IN_FLIGHT = Metric(
     "wq_batches_in_flight", Kind.GAUGE, "batches", "Batches received and not yet durable.",
     "The log is slow: look at its disk. Windows shrink by themselves.",
 )  # fmt: skip
+HANDLED = Metric(
+    "wq_stage_handled_records", Kind.GAUGE, "records", "Records that a stage has handled since its process started.",
+    "Good news; a rate of 0 beside a backlog: read the stage's problem in `wq status`.", ("stage",),
+)  # fmt: skip
 BACKLOG = Metric(
     "wq_stage_backlog_records", Kind.GAUGE, "records", "Records waiting for a stage.",
     "Growing: the stage is too slow or away; read its problem in `wq status`.", ("stage",),
@@ -71,30 +77,34 @@ LEDGER = Metric(
     "High `dead:` measures: readings that no stage could process; read the dead-letter topic.", ("measure",),
 )  # fmt: skip
 
-CATALOGUE = (ACCEPTED, REFUSED, SCREENED, STORED, STREAMS, IN_FLIGHT, BACKLOG, LAG, TROUBLED, LEDGER)
+CATALOGUE = (ACCEPTED, REFUSED, SCREENED, STORED, STREAMS, IN_FLIGHT, HANDLED, BACKLOG, LAG, TROUBLED, LEDGER)
 
 
 class Metrics:
-    """The metrics of one process. Safe to use from any thread; costs about a microsecond a call, so call it per batch."""
+    """The metrics of one process. Safe to use from any thread; costs about a microsecond a call, so call it per batch. A metric is
+    shown once it has been fed, so that 0 always means measured."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._made = {
-            metric: metric.kind.value(metric.name, _help(metric), metric.labels, registry=self.registry) for metric in CATALOGUE
-        }
+        self._made: dict[Metric, Counter | Gauge] = {}
+        self._making = Lock()
 
     def add(self, metric: Metric, amount: float = 1.0, **labels: str) -> None:
         """Counts something. Raises ValueError for labels that are not the metric's, or a negative amount of a counter."""
-        made = self._made[metric]
-        (made.labels(**labels) if labels else made).inc(amount)
+        self._child(metric, labels).inc(amount)
 
     def set(self, metric: Metric, value: float, **labels: str) -> None:
         """Says how a gauge is now."""
-        made = self._made[metric]
-        gauge = made.labels(**labels) if labels else made
-        if not isinstance(gauge, Gauge):
-            raise ValueError(f"{metric.name} only grows: use add")
-        gauge.set(value)
+        self._gauge(metric, labels).set(value)
+
+    def read(self, metric: Metric, now: Callable[[], float], **labels: str) -> None:
+        """Asks `now` for the gauge whenever somebody looks; it is called on another thread and must not wait."""
+        self._gauge(metric, labels).set_function(now)
+
+    def follow(self, progress: Progress) -> None:
+        """Shows what a worker says of itself."""
+        self.read(HANDLED, lambda: progress.handled_count, stage=progress.stage)
+        self.read(TROUBLED, lambda: bool(progress.problem), stage=progress.stage)
 
     @contextmanager
     def during(self, metric: Metric, amount: float = 1.0, **labels: str) -> Iterator[None]:
@@ -104,6 +114,18 @@ class Metrics:
             yield
         finally:
             self.add(metric, -amount, **labels)
+
+    def _child(self, metric: Metric, labels: Mapping[str, str]) -> Counter | Gauge:
+        with self._making:
+            if metric not in self._made:
+                self._made[metric] = metric.kind.value(metric.name, _help(metric), metric.labels, registry=self.registry)
+        return self._made[metric].labels(**labels) if labels else self._made[metric]
+
+    def _gauge(self, metric: Metric, labels: Mapping[str, str]) -> Gauge:
+        child = self._child(metric, labels)
+        if not isinstance(child, Gauge):
+            raise ValueError(f"{metric.name} only grows: use add")
+        return child
 
 
 @contextmanager

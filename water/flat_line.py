@@ -15,6 +15,7 @@ from water.limits import Limits
 def flat_line(past: Past, limits: Limits) -> NDArray[np.uint8]:
     """Ranks: FAIL from `flat_fail_s` on, SUSPECT from `flat_suspect_s` on, NOT_EVALUATED without a value before it, in reach."""
     ranks: NDArray[np.uint8] = RANK_GOOD - np.isnan(past.previous).view(np.uint8)
-    ranks += past.unchanged_us >= past.each(limits.flat_suspect_us)
-    ranks += past.unchanged_us >= past.each(limits.flat_fail_us)
+    if past.unchanged_us.max(initial=0) >= limits.flat_suspect_us.min():  # rare
+        ranks += past.unchanged_us >= past.each(limits.flat_suspect_us)
+        ranks += past.unchanged_us >= past.each(limits.flat_fail_us)
     return ranks

@@ -98,6 +98,7 @@ def _start(folder: Path, run_as: str, fsync: bool, min_free_bytes: int) -> tuple
     cluster = Cluster(folder, programs, fsync)
     if not data.exists():
         postgres_cluster.make_cluster(cluster, secrets.token_urlsafe(24))
+    postgres_cluster.must_be_ours(data)
     password = postgres_cluster.read_password(cluster)
     pid = cluster.adopt(password) or cluster.start(password)
     return cluster, EmbeddedPostgres(pid, cluster.socket_folder, password)

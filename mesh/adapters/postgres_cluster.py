@@ -18,6 +18,7 @@ from mesh.errors import SetupError
 USER = "water"
 VERSION = "18"
 _START_S = 60.0
+_PREDECESSOR_S = 15.0
 _SOCKET_LIMIT_BYTES = 100
 _SOCKET_NAME = ".s.PGSQL.5432.lock"
 _LOG_LIMIT_BYTES = 8 * 2**20
@@ -78,29 +79,27 @@ class Cluster:
 
     def start(self, password: str) -> int:
         """The process id of a server of our own, which answers. It has a session of its own, so that Ctrl-C stops us, not it."""
-        _must_be_of_our_version(self.data)
         self._make_socket_folder()
         settings = dict(_SETTINGS, unix_socket_directories=str(self.socket_folder), fsync="on" if self.fsync else "off")
         options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
         self.bound_log()
-        before = self.log.stat().st_size if self.log.exists() else 0
-        output = os.open(self.log, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            arguments = ("start", "-D", str(self.data), "-w", "-t", f"{_START_S:.0f}", "-o", options)
-            started = self.programs.run("pg_ctl", *arguments, output=output)
-        finally:
-            os.close(output)
-        pid = self._written_pid()
-        if started.code != 0 or pid is None or not self._answers(password):
-            raise self._start_failed(before)
-        return pid
+        deadline = time.monotonic() + _PREDECESSOR_S
+        while True:
+            code, said = self._try_to_start(options)
+            pid = self._written_pid()
+            if code == 0 and pid is not None and self._answers(password):
+                return pid
+            if "pre-existing shared memory block" not in said or time.monotonic() > deadline:
+                raise self._start_failed(said)
+            time.sleep(0.1)  # sessions of a killed server are still ending
 
     def stop(self) -> None:
         """No server runs on this data directory on return; one that was killed already is fine."""
         for mode in ("fast", "immediate"):
-            if not self._status_says_running():
+            pid = self._written_pid()
+            if pid is None or not _works_in(pid, self.data) or not self._status_says_running():
                 return
-            self.programs.run("pg_ctl", "stop", "-D", str(self.data), "-m", mode, "-w", "-t", f"{_START_S:.0f}")
+            self.programs.run("pg_ctl", "stop", "-m", mode, "-w", "-t", f"{_START_S:.0f}", data=self.data)
 
     def bound_log(self) -> None:
         """Keeps the server's log, and the one before it, below a limit. The server only appends, so it may be cut under it."""
@@ -109,7 +108,7 @@ class Cluster:
             os.truncate(self.log, 0)
 
     def _status_says_running(self) -> bool:
-        return self.programs.run("pg_ctl", "status", "-D", str(self.data)).code == 0
+        return self.programs.run("pg_ctl", "status", data=self.data).code == 0
 
     def _written_pid(self) -> int | None:
         try:
@@ -134,11 +133,21 @@ class Cluster:
             raise SetupError(f"the socket folder {place} belongs to somebody else: remove it, or choose a shorter --data")
         place.chmod(0o700)
         self.programs.give(place)
+        for stale in place.glob(".s.PGSQL.*"):  # of a killed server, whose number may be another's or a zombie's by now
+            stale.unlink()
 
-    def _start_failed(self, log_bytes_before: int) -> SetupError:
-        with self.log.open("rb") as log:
-            log.seek(log_bytes_before)
-            said = log.read(_LOG_LIMIT_BYTES).decode(errors="replace").strip()
+    def _try_to_start(self, options: str) -> tuple[int, str]:
+        """The exit code, and what pg_ctl and the server added to the log."""
+        output = os.open(self.log, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            before = os.fstat(output).st_size
+            arguments = ("start", "-w", "-t", f"{_START_S:.0f}", "-o", options)
+            code = self.programs.run("pg_ctl", *arguments, data=self.data, output=output).code
+            return code, os.pread(output, _LOG_LIMIT_BYTES, before).decode(errors="replace").strip()
+        finally:
+            os.close(output)
+
+    def _start_failed(self, said: str) -> SetupError:
         if "No space left on device" in said:
             return full(self.folder)
         last = "\n  ".join(said.splitlines()[-8:])
@@ -195,9 +204,15 @@ def full(folder: Path) -> SetupError:
     )
 
 
-def _must_be_of_our_version(data: Path) -> None:
+def must_be_ours(data: Path) -> None:
+    """Raises the SetupError that says why this data directory cannot be served: another version, another user, no data."""
     try:
         version = (data / "PG_VERSION").read_text().strip()
+    except PermissionError:
+        raise SetupError(
+            f"{data} belongs to the user with the number {data.stat().st_uid}: start as that one, or choose another"
+            " data directory with --data"
+        ) from None
     except OSError as error:
         raise SetupError(f"{data} is no PostgreSQL data directory ({error.strerror}): choose another one with --data") from error
     if version != VERSION:

@@ -32,10 +32,11 @@ class Programs:
     bin: Path
     user: pwd.struct_passwd | None
 
-    def run(self, name: str, *arguments: str, output: int | None = None) -> Finished:
-        """Runs one program to its end (at most two minutes). `output`: a file that takes what it and its children say."""
+    def run(self, name: str, *arguments: str, data: Path | None = None, output: int | None = None) -> Finished:
+        """Runs one program to its end (at most two minutes). `data`: the data directory, not as an argument, because pg_ctl
+        hands those to a shell. `output`: a file that takes what it and its children say."""
         command = [*_as_user(self.user), str(self.bin / name), *arguments]
-        return _run(command, {"LC_ALL": "C", "TZ": "UTC"}, output)
+        return _run(command, {"LC_ALL": "C", "TZ": "UTC"} | ({"PGDATA": str(data)} if data else {}), output)
 
     def may(self, test: str, path: Path) -> bool:
         """Whether the user may use the path so: `test` is an operator of test(1): -x to go through, -w to write."""

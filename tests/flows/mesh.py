@@ -16,7 +16,7 @@ from mesh.adapters.directory import DirectoryObjects
 from mesh.adapters.postgres_log import PostgresLog, open_postgres_log
 from mesh.clock import SystemClock
 from mesh.codec.ingest_frames import BatchFrame, Opening
-from mesh.run import keep_running
+from mesh.run import Worker, keep_running
 from mesh.shards import Shards, open_engine, spread
 from mesh.stages import Progress
 from query_svc.count import Count
@@ -49,7 +49,7 @@ class Mesh:
         """One more worker of this stage; with two of them the partitions are shared anew."""
         progress = Progress(stage)
         work = self.make[stage](progress)
-        task = asyncio.create_task(keep_running(work, progress, SystemClock(), random.Random(1)))
+        task = asyncio.create_task(keep_running(Worker(progress, work), SystemClock(), random.Random(1)))
         self.workers[stage].append(task)
 
     async def crash(self, stage: str) -> None:

@@ -86,12 +86,9 @@ def test_errors_md_names_every_reason_and_no_other() -> None:
 def reasons(tree: ast.Module) -> Iterator[str]:
     """Reasons written out where an error is made, and the default ones of the kinds."""
     for node in ast.walk(tree):
+        values: list[ast.expr] = []
         if isinstance(node, ast.Call):
-            yield from (text for word in node.keywords if word.arg == "reason" for text in _texts(word.value))
-        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["default_reason"]:
-            yield from _texts(node.value)
-
-
-def _texts(node: ast.expr) -> list[str]:
-    found = (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant))
-    return [text for text in found if isinstance(text, str) and re.fullmatch(r"[A-Z][A-Z_]+", text)]
+            values = [word.value for word in node.keywords if word.arg == "reason"]
+        elif isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "default_reason" for target in node.targets):
+            values = [node.value]
+        yield from (str(value.value) for value in values if isinstance(value, ast.Constant) and value.value)

@@ -54,7 +54,12 @@ def test_no_test_sleeps() -> None:
         lines = path.read_text().splitlines()
         looping = {id(call) for loop in ast.walk(parsed(path)) if isinstance(loop, ast.While) for call in ast.walk(loop)}
         for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.Call) and _sleeps(node) and id(node) not in looping and "# not waited for" not in lines[node.lineno - 1]:
+            if (
+                isinstance(node, ast.Call)
+                and _sleeps(node)
+                and id(node) not in looping
+                and "# not waited for" not in lines[node.lineno - 1]
+            ):
                 sleeping.append(f"{relative(path)}:{node.lineno}")
     assert not sleeping, "\n".join(sleeping)
 

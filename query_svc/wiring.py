@@ -1,0 +1,111 @@
+"""How the query service is put together from its ports: record, count, sight, retain, and what answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+from sqlalchemy.ext.asyncio import AsyncEngine
+from waterquality.v1 import catalog_pb2_grpc, ledger_pb2_grpc, query_pb2_grpc
+
+from mesh import stages
+from mesh.context import Publisher
+from mesh.ports import Clock, Log, Objects
+from mesh.run import Worker
+from mesh.settings import Settings
+from mesh.shards import Shards, transaction
+from mesh.stages import Progress
+from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED, SCREENED, SCREENED_BACKFILL
+from query_svc import catalog_tables
+from query_svc.answer import Answer
+from query_svc.catalog import CatalogOwner
+from query_svc.catalog_service import CatalogService
+from query_svc.count import Count
+from query_svc.fences import Fences
+from query_svc.ledger_answer import LedgerAnswer
+from query_svc.ledger_service import LedgerService
+from query_svc.places import Places
+from query_svc.query_service import QueryService
+from query_svc.record import Record
+from query_svc.recorded import Recorded
+from query_svc.retain import Retain
+from query_svc.sensors import Sensors
+from query_svc.sight import Sight
+from query_svc.sites import Sites
+from query_svc.status import PipelineStatus
+from query_svc.tables import create_catalog_tables, create_shard_tables
+from query_svc.watch import Watch
+
+SERVICES = ("waterquality.v1.QueryService", "waterquality.v1.CatalogService", "waterquality.v1.LedgerService")
+SCREENED_BY = ("screen", "count")
+PASSED_BY = {
+    ACCEPTED: SCREENED_BY,
+    BACKFILL: SCREENED_BY,
+    REFUSED: ("count",),
+    DEAD: ("count",),
+    SCREENED: ("record", "sight"),
+    SCREENED_BACKFILL: ("record", "sight"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Querying:
+    """All roles of the query service in one process."""
+
+    query: QueryService
+    catalog: CatalogService
+    ledger: LedgerService
+    workers: Sequence[Worker]
+    watch: Watch
+    publisher: Publisher
+    status: PipelineStatus
+    answer: LedgerAnswer
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Makes the server answer for the three services."""
+        query_pb2_grpc.add_QueryServiceServicer_to_server(self.query, server)
+        catalog_pb2_grpc.add_CatalogServiceServicer_to_server(self.catalog, server)
+        ledger_pb2_grpc.add_LedgerServiceServicer_to_server(self.ledger, server)
+
+
+async def create_tables(catalog: AsyncEngine, shards: Shards) -> None:
+    """Everything that the service keeps is there on return; safe to repeat."""
+    await create_catalog_tables(catalog)
+    await catalog_tables.create_tables(catalog)
+    async with transaction(catalog) as connection:
+        await stages.create(connection)
+
+    async def create(shard: int, engine: AsyncEngine) -> None:
+        await create_shard_tables(engine, shards.slots, shards.slots_of_shard(shard))
+
+    await shards.gather(create)
+
+
+def wire_query(settings: Settings, log: Log, objects: Objects, catalog: AsyncEngine, shards: Shards, clock: Clock) -> Querying:
+    """All roles of the service."""
+    names = ("record", "count", "sight", "watch", "retain", "contexts")
+    record, count, sight, watching, retaining, contexts = (Progress(name) for name in names)
+    recorded = Recorded(shards, log.log_id, clock)
+    fences = Fences(log, catalog, recorded, clock)
+    watch = Watch(log, watching)
+    publisher = Publisher(CatalogOwner(catalog), log, objects, contexts, clock)
+    retain = Retain(log, catalog, shards, PASSED_BY, clock, settings.retention_days * 86_400, retaining)
+    places = Places(catalog)
+    status = PipelineStatus(log, catalog, shards, recorded, clock)
+    answer = LedgerAnswer(log, catalog, shards, recorded, clock)
+    return Querying(
+        query=QueryService(Answer(shards, places, recorded, log.log_id), places, watch, status, clock),
+        catalog=CatalogService(Sites(catalog, clock), Sensors(catalog, clock)),
+        ledger=LedgerService(answer, log.log_id, log.partition_count),
+        workers=(
+            Worker(record, Record(log, shards, record).run),
+            Worker(count, Count(log, catalog, fences, clock, count).run),
+            Worker(sight, Sight(log, catalog, sight).run),
+            Worker(watching, watch.run),
+            Worker(retaining, retain.run),
+            Worker(contexts, publisher.run),
+        ),
+        watch=watch,
+        publisher=publisher,
+        status=status,
+        answer=answer,
+    )

@@ -1,0 +1,103 @@
+"""`wq up`: starts everything in one process, shows what it does, and drains on Ctrl-C."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.console import Console
+
+from mesh.clock import SystemClock
+from mesh.logs import setup_logs
+from mesh.run import stop_on_signals
+from mesh.settings import Settings, read_settings
+from wq.connect import says_errors
+from wq.data_directory import DataDirectory, default_path, open_data_directory
+from wq.embedded import System, running_system
+from wq.live import Totals, read_totals, show_live
+from wq.plain import print_json
+
+_EXAMPLES = """Starts the whole mesh in this process, on an embedded PostgreSQL, with a simulated fleet that streams to it.
+
+Examples:
+
+  wq up
+
+  wq up --data ./my-data --no-fleet --grpc-port 6000
+
+  WQ_LOG_LEVEL=debug wq up --config site.toml
+
+Settings come from --config (TOML), then the environment (WQ_...), then flags; docs/settings.md lists them. Ctrl-C drains.
+"""
+
+
+@says_errors
+def up(
+    data: Annotated[
+        Path | None, typer.Option(help="Data directory; made when missing. Else WQ_DATA, else your data folder.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of the gRPC services; 0 takes a free one.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of the metrics page; 0 takes a free one.")] = None,
+    fleet: Annotated[bool, typer.Option("--fleet/--no-fleet", help="Simulate a fleet that streams.")] = True,
+    config: Annotated[Path | None, typer.Option(help="Settings file, TOML.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="At the end, one JSON object with the totals on stdout.")] = False,
+) -> None:
+    """Starts everything."""
+    settings = read_settings(config, {"host": host, "grpc_port": grpc_port, "http_port": http_port})
+    setup_logs(settings.log_level)
+    totals = uvloop.run(_up(settings, data or default_path(), fleet, Console(stderr=json, soft_wrap=True)))
+    if json:
+        print_json({f"{name}_count": getattr(totals, name) for name in Totals.__slots__})
+
+
+up.__doc__ = _EXAMPLES
+
+
+async def _up(settings: Settings, path: Path, fleet: bool, console: Console) -> Totals:
+    stop = asyncio.Event()
+    with (
+        stop_on_signals(stop),
+        open_data_directory(path, settings.slots, settings.partitions) as data,
+    ):
+        console.print(
+            f"[bold]Water Quality Mesh[/] on the embedded default: one process, its own PostgreSQL, data in {data.path}"
+        )
+        async with running_system(settings, data, SystemClock()) as system:
+            _say_where(system, data, console)
+            await _until_stopped(system, settings, fleet, console, stop)
+            console.print("stopping: streams and stages finish ...")
+            caught_up = await system.drain(settings.drain_s)
+            totals = await read_totals(system)
+            _say_what_was_stored(totals, caught_up, data, console)
+            return totals
+
+
+def _say_where(system: System, data: DataDirectory, console: Console) -> None:
+    again = "" if data.is_new else " (going on with what is there)"
+    console.print(f"  gRPC     {system.target}")
+    console.print(f"  metrics  http://{system.metrics_address}/metrics")
+    console.print(f"  data     {data.path}{again}")
+    console.print("  try      wq latest, wq ledger, wq status; wq replay FILE --region REGION; Ctrl-C stops")
+
+
+async def _until_stopped(system: System, settings: Settings, fleet: bool, console: Console, stop: asyncio.Event) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        background = [tasks.create_task(show_live(system, console))]
+        if fleet:
+            from wq.fleet import stream_fleet
+
+            background.append(tasks.create_task(stream_fleet(system.target, settings)))
+        await stop.wait()
+        for task in background:
+            task.cancel()
+
+
+def _say_what_was_stored(totals: Totals, caught_up: bool, data: DataDirectory, console: Console) -> None:
+    console.print(
+        f"stored [bold green]{totals.stored:,}[/] readings in {data.path} (accepted {totals.accepted:,}, "
+        f"duplicate {totals.duplicate:,}, conflicting {totals.conflicting:,}, refused {totals.refused:,})"
+    )
+    if not caught_up:
+        console.print("some accepted readings are still in the log: the next start records them, nothing is lost")
