@@ -17,13 +17,13 @@ from water.readings import Readings
 
 COPY_COLUMNS = ", ".join(("sensor_id", "timestamp", *VALUE_COLUMNS, "flags", "region"))
 EPOCH_US = 946_684_800_000_000
-_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
-_TRAILER = struct.pack(">h", -1)
+HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+TRAILER = struct.pack(">h", -1)
 
 
 def copy_rows(readings: Readings, region: NDArray[np.bytes_]) -> bytes:
-    """The whole input of COPY sensor_readings (COPY_COLUMNS) FROM STDIN (FORMAT BINARY), rows in the order given. `region` has
-    one UTF-8 text per reading; readings must have flags."""
+    """Rows, in the order given, for COPY sensor_readings (COPY_COLUMNS) FROM STDIN (FORMAT BINARY), whose input is HEADER, any
+    number of rows, TRAILER. `region` has one UTF-8 text per reading; readings must have flags."""
     if readings.flags is None:
         raise ValueError("readings without flags: screen them first")
     width = max(1, region.dtype.itemsize)
@@ -39,7 +39,7 @@ def copy_rows(readings: Readings, region: NDArray[np.bytes_]) -> bytes:
         rows[f"value{number}"] = column
     rows["region_length"] = lengths
     rows["region"] = region
-    return _HEADER + _without_gaps(rows, absent, lengths, width) + _TRAILER
+    return _without_gaps(rows, absent, lengths, width)
 
 
 def _row_type(region_width: int) -> np.dtype[np.void]:

@@ -11,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mesh.errors import Unavailable
 from mesh.ports import Partition
-from query_svc.copy import COPY_COLUMNS, Bigints, Moments, Reals, copy_rows, register
+from query_svc.copy import COPY_COLUMNS, HEADER, TRAILER, Bigints, Moments, Reals, copy_rows, register
 from query_svc.rows import CONFLICTING, DUPLICATE, STORED, Rows
 from query_svc.tables import VALUE_COLUMNS
 
 MOST_TRIES = 10
+PIECE_ROWS = 5_000
 
 
 async def store(connection: AsyncConnection, rows: Rows, expect_known: bool) -> NDArray[np.int8]:
@@ -56,11 +57,19 @@ async def keep_losers(
 
 
 async def _copied(connection: AsyncConnection, driver: Driver[Any], rows: Rows, take: NDArray[np.int64]) -> bool:
-    """Whether all of these rows are in; else none of them is."""
-    content = await asyncio.to_thread(lambda: copy_rows(rows.readings.take(take), rows.regions(take)))
+    """Whether all of these rows are in; else none of them is. Made in pieces, so that the database has something to do while
+    the next piece is made."""
+
+    def piece(start: int) -> bytes:
+        some = take[start : start + PIECE_ROWS]
+        return copy_rows(rows.readings.take(some), rows.regions(some))
+
     try:
         async with connection.begin_nested(), driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-            await copy.write(content)
+            await copy.write(HEADER)
+            for start in range(0, len(take), PIECE_ROWS):
+                await copy.write(await asyncio.to_thread(piece, start))
+            await copy.write(TRAILER)
     except UniqueViolation:
         return False
     return True

@@ -89,13 +89,14 @@ class Deployment:
 @asynccontextmanager
 async def deployed(fresh_database: FreshDatabase, slots: int = 8) -> AsyncIterator[Deployment]:
     """A new deployment with its tables."""
-    catalog = open_engine(await fresh_database(), 8)
+    catalog_url = await fresh_database()  # holds the Log too, as in the embedded default
+    catalog = open_engine(catalog_url, 8)
     engines = (open_engine(await fresh_database(), 4), open_engine(await fresh_database(), 4))
     shards = spread(slots, engines)
     await create_catalog_tables(catalog)
     await shards.gather(lambda shard, engine: create_shard_tables(engine, slots, shards.slots_of_shard(shard)))
     try:
-        async with open_postgres_log(await fresh_database(), 4, SystemClock()) as log:
+        async with open_postgres_log(catalog_url, 4, SystemClock()) as log:
             yield Deployment(log, catalog, shards, Recorded(shards, log.log_id))
     finally:
         for engine in (catalog, *engines):

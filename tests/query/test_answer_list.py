@@ -1,6 +1,7 @@
 """Rows in pages: exact, in order, whole, and unmoved by readings that arrive meanwhile."""
 
 from collections.abc import AsyncIterator
+from itertools import count
 
 import numpy as np
 import pytest
@@ -30,24 +31,24 @@ async def asked(fresh_database: FreshDatabase) -> AsyncIterator[Answering]:
 
 async def all_pages(asked: Answering, question: ReadingFilter, size: int) -> tuple[Readings, list[str], int]:
     """Readings, regions and the number of pages."""
-    parts, token, count = [], "", 0
+    parts, token, number = [], "", 0
     while True:
         found, token = await asked.answer.list_readings(question, Paging(size, token), NOW)
         parts.append(found)
-        count += 1
+        number += 1
         if not token:
             whole = concatenate([part.readings for part in parts])
-            return whole, [region.decode() for part in parts for region in part.regions.tolist()], count
+            return whole, [region.decode() for part in parts for region in part.regions.tolist()], number
         assert len(found) == size
 
 
 async def test_pages_of_any_size_hold_every_reading_once_bit_for_bit_and_in_order(asked: Answering) -> None:
     await asked.store(random_readings(600))
     for size, pages in ((1000, 1), (600, 1), (599, 2), (100, 6), (7, 86)):
-        found, regions, count = await all_pages(asked, ALL, size)
+        found, regions, number = await all_pages(asked, ALL, size)
         assert same(found, asked.stored)
         assert regions == ["north"] * 600
-        assert count == pages
+        assert number == pages
 
 
 async def test_parameters_and_flags_leave_out_values_and_readings_of_which_nothing_is_left(asked: Answering) -> None:
@@ -144,34 +145,35 @@ async def test_a_leaf_that_was_moved_away_is_an_error_and_never_no_readings(aske
     assert caught.value.reason == "SHARD_MOVED"
 
 
-places = st.tuples(st.integers(1, 6), st.integers(0, 40))
+PLACES = st.tuples(st.integers(1, 6), st.integers(0, 40))
+NEW_SENSORS = count(1000, 10)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sets(places, min_size=1, max_size=60), st.lists(st.sets(places, max_size=10), max_size=4), st.integers(1, 9))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sets(PLACES, min_size=1, max_size=60), st.lists(st.sets(PLACES, max_size=10), max_size=4), st.integers(1, 9))
 async def test_pages_are_stable_while_data_arrives(
-    fresh_database: FreshDatabase, first: set[tuple[int, int]], later: list[set[tuple[int, int]]], size: int
+    asked: Answering, first: set[tuple[int, int]], later: list[set[tuple[int, int]]], size: int
 ) -> None:
     """What was there at the start comes exactly once; what comes meanwhile at most once; all in order."""
-    async with answering(fresh_database) as asked:
-        await asked.store(at_places(first))
-        had = set(first)
-        question = ReadingFilter(tuple(range(1, 7)))
-        found, token = await asked.answer.list_readings(question, Paging(size), NOW)
-        seen = [found]
-        while token:
-            if later:
-                new = later.pop() - had
-                had |= new
-                if new:
-                    await asked.store(at_places(new))
-            found, token = await asked.answer.list_readings(question, Paging(size, token), NOW)
-            seen.append(found)
-        readings = concatenate([part.readings for part in seen])
-        keys = list(zip(readings.sensor_id.tolist(), ((readings.measured_at_us - START_US) // SECOND_US).tolist(), strict=True))
-        assert keys == sorted(set(keys))
-        assert first <= set(keys) <= had
+    base = next(NEW_SENSORS)
+    await asked.store(at_places(base, first))
+    had, arriving = set(first), list(later)
+    question = ReadingFilter(tuple(range(base + 1, base + 7)))
+    found, token = await asked.answer.list_readings(question, Paging(size), NOW)
+    pages = [found]
+    while token:
+        new = (arriving.pop() if arriving else set()) - had
+        if new:
+            await asked.store(at_places(base, new))
+            had |= new
+        found, token = await asked.answer.list_readings(question, Paging(size, token), NOW)
+        pages.append(found)
+    readings = concatenate([page.readings for page in pages])
+    times = (readings.measured_at_us - START_US) // SECOND_US
+    keys = list(zip((readings.sensor_id - base).tolist(), times.tolist(), strict=True))
+    assert keys == sorted(set(keys))
+    assert first <= set(keys) <= had
 
 
-def at_places(keys: set[tuple[int, int]]) -> Readings:
-    return flag(readings_of(*((sensor, START_US + at * SECOND_US, {"ph": 7.0}) for sensor, at in sorted(keys))))
+def at_places(base: int, keys: set[tuple[int, int]]) -> Readings:
+    return flag(readings_of(*((base + sensor, START_US + at * SECOND_US, {"ph": 7.0}) for sensor, at in sorted(keys))))

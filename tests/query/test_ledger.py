@@ -60,7 +60,7 @@ async def client(fresh_database: FreshDatabase) -> AsyncIterator[Client]:
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Client(mesh, ledger_pb2_grpc.LedgerServiceStub(channel))  # type: ignore[arg-type]
+            yield Client(mesh, ledger_pb2_grpc.LedgerServiceStub(channel))
         await server.stop(0)
 
 

@@ -16,8 +16,8 @@ from mesh.positions import NOWHERE, Position
 from mesh.shards import transaction
 from mesh.stages import Progress
 from mesh.topics import DEAD, SCREENED, SCREENED_BACKFILL
+from query_svc.arrivals import cut
 from query_svc.record import Record as Recorder
-from query_svc.record import cut
 from query_svc.tables import VALUE_COLUMNS
 from tests.builders import START_US, a_reading, readings_of, some_readings
 from tests.query.deployment import (

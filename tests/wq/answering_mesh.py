@@ -16,7 +16,7 @@ _FILES = {"Query": query_pb2, "Catalog": catalog_pb2, "Ledger": ledger_pb2}
 
 
 class AnsweringMesh:
-    """Serves inside `with`. `answers`: by method name the answers in turn, the last again and again; an error is an answer too."""
+    """Serves inside `with`. `answers`: by method name the answers in turn, the last again and again; an error is one too."""
 
     def __init__(self, **answers: Sequence[Message | WaterError]) -> None:
         self._answers = {name: list(each) for name, each in answers.items()}

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from typer.testing import CliRunner, Result
 from waterquality.v1 import catalog_pb2, ledger_pb2, query_pb2
-from waterquality.v1.reading_pb2 import Reading, Value
+from waterquality.v1.ingest_pb2 import REJECTION_REASON_NO_VALUES
+from waterquality.v1.reading_pb2 import PARAMETER_PH, QUALITY_FLAG_SUSPECT, Reading, Value
 
 from mesh.codec.columns import write_flagged
 from mesh.errors import Fault, InvalidArgument, NotFound, Unavailable, Unsupported, WaterError
@@ -37,7 +39,7 @@ def _latest(*flags: int, token: str = "") -> query_pb2.GetLatestResponse:
 def _rows(count: int, token: str = "") -> query_pb2.ListReadingsResponse:
     rows = []
     for index in range(count):
-        row = Reading(sensor_id=1, region="utah", values=[Value(parameter=1, value=7.48, flag=3)])  # type: ignore[arg-type]
+        row = Reading(sensor_id=1, region="utah", values=[Value(parameter=PARAMETER_PH, value=7.48, flag=QUALITY_FLAG_SUSPECT)])
         row.measured_time.FromMicroseconds(START_US + index * 1_000_000)
         rows.append(row)
     return query_pb2.ListReadingsResponse(readings=rows, next_page_token=token)
@@ -82,7 +84,7 @@ def test_latest_follows_pages_up_to_its_limit() -> None:
 
 
 def test_empty_answers_say_so() -> None:
-    empty = {
+    empty: dict[str, list[Message | WaterError]] = {
         "GetLatest": [query_pb2.GetLatestResponse()],
         "ListReadings": [query_pb2.ListReadingsResponse()],
         "AggregateReadings": [query_pb2.AggregateReadingsResponse()],
@@ -143,12 +145,12 @@ def test_a_limited_answer_says_that_there_is_more() -> None:
 def test_aggregate_asks_for_buckets_groups_and_percentiles() -> None:
     series = query_pb2.AggregateSeries(
         group="utah",
-        parameter=1,
+        parameter=PARAMETER_PH,
         bucket_start_us=[START_US],
         count=[1234],
         mean=[7.4],
         min=[7.0],
-        max=[8.0],  # type: ignore[arg-type]
+        max=[8.0],
     )
     series.percentiles.add(percentile=95, values=[7.9])
     with AnsweringMesh(AggregateReadings=[query_pb2.AggregateReadingsResponse(series=[series])]) as mesh:
@@ -172,7 +174,7 @@ def test_watch_shows_each_update_and_ends_when_told() -> None:
 def _ledger(caught_up: bool = True, balanced: bool = True) -> ledger_pb2.GetLedgerResponse:
     entry = ledger_pb2.LedgerEntry(gateway_id="g", sent_count=12, accepted_count=10, stored_count=10)
     entry.hour_time.FromMicroseconds(START_US)
-    entry.refused.add(reason=5, count=2)  # type: ignore[arg-type]
+    entry.refused.add(reason=REJECTION_REASON_NO_VALUES, count=2)
     return ledger_pb2.GetLedgerResponse(entries=[entry], caught_up=caught_up, balanced=balanced)
 
 
@@ -286,7 +288,8 @@ def test_a_wrong_option_is_a_usage_error(words: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["replay"], ["latest"], ["readings"], ["aggregate"], ["watch"], ["ledger"], ["status"], ["sites", "create"], ["sensors", "update"]],
+    [["replay"], ["latest"], ["readings"], ["aggregate"], ["watch"], ["ledger"], ["status"], ["sites", "create"],
+     ["sensors", "update"]],
 )  # fmt: skip
 def test_every_command_has_a_help_with_an_example(words: list[str]) -> None:
     result = CliRunner(env=WIDE).invoke(app, [*words, "--help"])
