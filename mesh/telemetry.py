@@ -81,8 +81,8 @@ CATALOGUE = (ACCEPTED, REFUSED, SCREENED, STORED, STREAMS, IN_FLIGHT, HANDLED, B
 
 
 class Metrics:
-    """The metrics of one process. Safe to use from any thread; costs about a microsecond a call, so call it per batch. A metric is
-    shown once it has been fed, so that 0 always means measured."""
+    """The metrics of one process. Safe to use from any thread; call it per batch, never per reading. A metric is shown once it
+    has been fed, so that 0 always means measured."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -11,6 +11,7 @@ from query_svc.selection import Selection, shards_of
 from query_svc.slices import Place, Slice, merged, read_slice
 
 FRAME_READINGS = 20_000
+LEAST_SLICE = 2_000
 MOST_WAITING_READINGS = 400_000
 """Readings read ahead for one stream, over all shards: some 50 MB with their copies."""
 
@@ -41,7 +42,7 @@ async def _rounds(shards: Shards, selection: Selection, after: Place | None) -> 
     """Ordered runs of readings. Each round asks the shards whose last slice is used up, and passes on what lies before the end
     of every slice: behind that a shard may still have something to come."""
     asked = shards_of(shards, selection.sensors)
-    limit = max(2_000, MOST_WAITING_READINGS // (4 * max(len(asked), 1)))
+    limit = max(LEAST_SLICE, MOST_WAITING_READINGS // (4 * max(len(asked), 1)))
     cursor: dict[int, Place | None] = dict.fromkeys(asked, after)
     held: dict[int, Slice] = {}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,5 +73,5 @@ def run_starts(*sorted_keys: NDArray[np.int64]) -> NDArray[np.intp]:
 
 def runs(*sorted_keys: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Start and end of each run of equal keys."""
-    starts = run_starts(*sorted_keys).tolist()
-    return zip(starts, [*starts[1:], len(sorted_keys[0])], strict=True)
+    edges = [*run_starts(*sorted_keys).tolist(), len(sorted_keys[0])]
+    return pairwise(edges)

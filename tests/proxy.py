@@ -48,6 +48,10 @@ class BreakableProxy:
         """Resets new connections at once, as a machine without the server does. Open ones go on."""
         self._is_refusing = is_refusing
 
+    def lead_to(self, target_port: int) -> None:
+        """New connections go there; open ones stay where they are."""
+        self._target_port = target_port
+
     def pause(self) -> None:
         """Half-open: connections stay, and nothing goes through in either direction until `resume`."""
         self._flowing.clear()

@@ -42,8 +42,9 @@ async def test_a_replay_killed_again_and_again_stores_what_an_undisturbed_one_do
     pieces = list(_pieces())
     await undisturbed.start()
     await _replay(undisturbed, pieces, [])
+    undisturbed_sums = await settled_ledger(undisturbed.target)
     expected = await read_back(undisturbed.target, SENSORS)
-    assert (await settled_ledger(undisturbed.target)).stored == len(expected)
+    assert undisturbed_sums.stored == len(expected)
     assert await undisturbed.stop() == 0
 
     chance = random.Random(20261123)

@@ -1,22 +1,38 @@
 """Screening for tests: accepted records in a log, a screener at work, and what must come of it by one plain fold."""
 
 import asyncio
+import hashlib
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+
+import numpy as np
 
 from ingest_svc.checkpoint import Checkpoint
 from ingest_svc.lane import Lane
 from ingest_svc.screen import Screen, ScreenSettings
-from mesh.codec.log_records import ContextChange, Screened, read_screened, write_accepted, write_context, write_screened
+from mesh.codec.catalog import write_catalog
+from mesh.codec.log_records import (
+    ContextChange,
+    ContextKind,
+    Screened,
+    read_screened,
+    write_accepted,
+    write_context,
+    write_screened,
+)
 from mesh.codec.stamp import Stamp, write_stamp
 from mesh.ports import Clock, Log, Objects, Partition, Record, Stored
 from mesh.stages import Progress
 from mesh.topics import ACCEPTED, SCREENED_FROM
+from tests.builders import START_US, some_readings
 from water.readings import Readings
+from water.sites import Sensor
 from water.state import State
 
 FIRST = Partition(ACCEPTED, 0)
-HOUR_US = 1_767_225_600_000_000
+HOUR_US = START_US
+POISON = b"\xff\xff not a record"
 
 
 async def accept(log: Log, readings: Readings, partition: Partition = FIRST, sequence: int = 1) -> int:
@@ -108,3 +124,25 @@ async def screened_records(log: Log, partition: Partition = FIRST) -> list[tuple
     """Everything in the screened partition, with its headers."""
     stored = await everything(log, Partition(SCREENED_FROM[partition.topic], partition.number))
     return [(read_screened(one.record.value), dict(one.record.headers)) for one in stored]
+
+
+async def a_catalog(objects: Objects, version: int, *sensors: Sensor) -> ContextChange:
+    """A catalog context whose object is there."""
+    content = write_catalog([], sensors)
+    path = f"contexts/catalog/{version}"
+    await objects.put(path, content)
+    return ContextChange(ContextKind.CATALOG, version, path, hashlib.sha256(content).hexdigest())
+
+
+async def some_accepted(log: Log, count: int, partition: Partition = FIRST, seed: int = 0) -> int:
+    """Records of a restless fleet, poison and late readings among them; the last offset."""
+    chance = random.Random(seed)
+    readings = some_readings(count * 20, 7, seed=seed, period_s=300, absent=0.2)
+    readings.values[np.random.default_rng(seed).random(readings.values.shape) < 0.05] *= 1.7
+    offset = -1
+    for number in range(count):
+        if chance.random() < 0.1:
+            await accept_value(log, POISON, partition, write_stamp(Stamp("g-1", START_US, 20)))
+        start = max(0, number - chance.randrange(3)) * 20
+        offset = await accept(log, readings.take(np.arange(start, start + 20)), partition, number)
+    return offset
