@@ -21,7 +21,8 @@ class Settings(BaseSettings):
     grpc_port: int = Field(50051, ge=0, le=65535, description="Port of the gRPC services; 0 takes a free one.")
     http_port: int = Field(8080, ge=0, le=65535, description="Port of the metrics page (Prometheus text); 0 takes a free one.")
     postgres_user: str = Field(
-        "nobody", description="As root only: the unprivileged user that the embedded PostgreSQL runs as; it refuses to run as root."
+        "nobody",
+        description="As root only: the unprivileged user that the embedded PostgreSQL runs as; it refuses to run as root.",
     )
     fsync: bool = Field(
         True, description="False makes the embedded PostgreSQL forget acknowledged readings in a power failure: tests only."

@@ -43,4 +43,8 @@ def read_position(token: str, log_id: str, field: str) -> dict[tuple[str, int], 
     if content.get("log") != log_id:
         problem = "a position of another deployment's log"
         raise InvalidArgument(f"{field}: {problem}", reason="OTHER_LOG", fields={field: problem})
-    return {(str(topic), int(number)): int(offset) for topic, number, offset in content["at"]}
+    try:
+        return {(str(topic), int(number)): int(offset) for topic, number, offset in content["at"]}
+    except (KeyError, TypeError, ValueError) as error:
+        problem = "not a position token of this service: pass it on exactly as it was returned"
+        raise InvalidArgument(f"{field}: {problem}", reason="INVALID_TOKEN", fields={field: problem}) from error

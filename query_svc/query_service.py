@@ -84,8 +84,7 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
     async def WatchReadings(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
         self, request: query_pb2.WatchReadingsRequest, context: _Context
     ) -> None:
-        interval_us = read_duration(request, "min_interval_duration", "min_interval_duration") or DEFAULT_INTERVAL_US
-        interval_s = min(max(interval_us, SHORTEST_INTERVAL_US), LONGEST_INTERVAL_US) / 1e6
+        interval_s = _interval_s(request)
         asked = _filter(request.filter)
         check_filter(asked, ignore_times=True)
         selection = await select(asked, self._places)
@@ -113,6 +112,14 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
         ]
         readable = None if status.readable_us is None else write_time(status.readable_us)
         return query_pb2.GetPipelineStatusResponse(stages=stages, readable_time=readable)
+
+
+def _interval_s(request: query_pb2.WatchReadingsRequest) -> float:
+    interval_us = read_duration(request, "min_interval_duration", "min_interval_duration") or DEFAULT_INTERVAL_US
+    if interval_us < 0:
+        problem = f"{interval_us / 1e6:g} s is negative: give 0 for the default of 250 ms, or 50 ms to one hour"
+        raise InvalidArgument(f"min_interval_duration: {problem}", fields={"min_interval_duration": problem})
+    return min(max(interval_us, SHORTEST_INTERVAL_US), LONGEST_INTERVAL_US) / 1e6
 
 
 def _filter(message: query_pb2.ReadingFilter) -> ReadingFilter:

@@ -21,10 +21,10 @@ class Seen:
         """Enters what is new among the stored rows, with the earliest of their times. Call `remember` with the answer once
         the transaction is committed."""
         take = np.flatnonzero(outcome == STORED)
-        regions, region_of_row = np.unique(rows.regions(take), return_inverse=True)
+        regions, region_of_record = np.unique([record.region for record in rows.records], return_inverse=True)
+        region_of_row = region_of_record[rows.record[take]]
         new: _Known = {}
-        for number, name in enumerate(regions.tolist()):
-            region = name.decode()
+        for number, region in enumerate(regions.tolist()):
             mine = take[region_of_row == number]
             sensors, first = np.unique(rows.readings.sensor_id[mine], return_index=True)
             fresh = ~np.isin(sensors, self._known.get(region, _NONE), assume_unique=True)

@@ -12,7 +12,7 @@ from water.parameter import BY_NUMBER
 from wq.connect import CALL_S, find_target, open_channel, says_errors
 from wq.options import AsJson, End, Parameters, Regions, Sensors, Sites, Start, Target, reading_filter
 from wq.plain import plain, print_json
-from wq.show import console, heading, make_table, number
+from wq.show import count, make_table, number, show
 from wq.when import iso, read_seconds
 
 
@@ -71,14 +71,14 @@ def aggregate(
     if as_json:
         print_json({"series": [plain(series) for series in found], "next_page_token": ""})
     elif not found:
-        console().print("no readings fit")
+        show("no readings fit")
     else:
-        console().print(_table(found, percentile or []))
+        show(_table(found, percentile or [], bucket is not None))
 
 
-def _table(found: list[AggregateSeries], percentiles: list[float]) -> Table:
+def _table(found: list[AggregateSeries], percentiles: list[float], has_buckets: bool) -> Table:
     more = [f"p{percent:g}" for percent in percentiles]
-    table = make_table("", ["of", "parameter", "from"], (), ["values", "mean", "min", "max", *more])
+    table = make_table(["of", "parameter", "from"], ["values", "mean", "min", "max", *more])
     for series in found:
         parameter = BY_NUMBER.get(series.parameter)
         if parameter is None:
@@ -88,10 +88,11 @@ def _table(found: list[AggregateSeries], percentiles: list[float]) -> Table:
             numbers += [column.values[index] for column in series.percentiles]
             table.add_row(
                 series.group or (f"sensor {series.sensor_id}" if series.sensor_id else "all"),
-                heading(parameter),
-                iso(start_us),
-                f"{series.count[index]:,}".replace(",", " "),
+                f"{parameter.label} {parameter.unit}",
+                iso(start_us) if has_buckets else "all",
+                count(series.count[index]),
                 *(number(value, parameter) for value in numbers),
             )
-        table.add_section()
+        if has_buckets:
+            table.add_section()
     return table

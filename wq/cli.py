@@ -33,7 +33,7 @@ def main() -> None:
 @app.callback()
 def before_any_command() -> None:
     """The Water Quality Mesh: readings of sensors from the gateway to the query, with proof that none was lost."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for answers
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))  # stdout is for answers
 
 
 def _mount(name: str) -> None:

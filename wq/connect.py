@@ -20,6 +20,7 @@ from wq.data_directory import default_path
 DEFAULT_TARGET = "127.0.0.1:50051"
 CALL_S = 30.0
 _OPTIONS = [("grpc.max_receive_message_length", 64 * 1024 * 1024), ("grpc.enable_retries", 0)]
+_NOBODY_THERE = ("connect to all addresses", "Socket closed", "DNS", "name resolver", "recvmsg")  # gRPC's own words
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -90,7 +91,7 @@ def fail(error: BaseException) -> NoReturn:
 def hint_for(error: WaterError) -> str:
     """What a person may try next; empty where the message says it all."""
     match error:
-        case Unavailable() if error.reason in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"):
+        case Unavailable() if any(sign in error.message for sign in _NOBODY_THERE) or error.reason == "DEADLINE_EXCEEDED":
             return "is the mesh running there? `make up` starts one here; --target HOST:PORT or WQ_TARGET names another"
         case Unavailable():
             return f"it may work in {error.retry_after_s:g} s; `wq status` shows how far behind the pipeline is"

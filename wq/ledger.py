@@ -4,14 +4,13 @@ import time
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from waterquality.v1.ledger_pb2 import GetLedgerRequest, LedgerEntry
 from waterquality.v1.ledger_pb2_grpc import LedgerServiceStub
 
 from wq.connect import CALL_S, find_target, open_channel, says_errors
 from wq.options import AsJson, Target
 from wq.plain import plain, print_json
-from wq.show import console, make_table
+from wq.show import count, make_table, show
 from wq.totals import Totals, total
 from wq.when import TIME_HELP, iso, read_seconds, read_time
 
@@ -79,32 +78,29 @@ def _ask(stub: LedgerServiceStub, request: GetLedgerRequest) -> tuple[list[Ledge
 
 
 def _print(entries: list[LedgerEntry], caught_up: bool, balanced: bool) -> None:
-    screen = console()
     if not entries:
-        screen.print("the ledger has nothing for that: no reading has arrived")
+        show("the ledger has nothing for that: no reading has arrived")
         return
     numbers = ["sent", "accepted", "refused", "stored", "duplicate", "conflicting", "dead"]
-    table: Table = make_table("", ["gateway", "hour", "refused because"], ("counts are",), numbers)
+    table = make_table(["gateway", "hour", "counts are", "refused because"], numbers)
     for entry in entries:
         hour = iso(entry.hour_time.ToMicroseconds())
-        table.add_row(entry.gateway_id, hour, *_cells(total([entry]), "final" if entry.settled else "moving"))
+        table.add_row(entry.gateway_id, hour, *_cells(total([entry]), "final" if entry.settled else "growing"))
     if len(entries) > 1:
         table.add_section()
         table.add_row("all", "", *_cells(total(entries), ""), style="bold")
-    screen.print(table)
+    show(table)
     if not caught_up:
-        screen.print("[yellow]the pipeline has not caught up yet[/]: counts are still growing (--wait 30s waits)")
+        show("[yellow]the pipeline has not caught up yet[/]: counts are still growing (--wait 30s waits)")
     elif balanced:
-        screen.print("[green]caught up and balanced[/]: every accepted reading is stored, a duplicate, conflicting or dead")
+        show("[green]caught up and balanced[/]: every accepted reading is stored, a duplicate, conflicting or dead")
     else:
-        screen.print(
-            "[bold red]caught up, but the counts do not add up[/]: accepted is not stored + duplicate + conflicting + dead"
-        )
+        show("[bold red]caught up, but the counts do not add up[/]: accepted is not stored + duplicate + conflicting + dead")
 
 
 def _cells(counts: Totals, state: str) -> list[str]:
-    because = ", ".join(f"{reason} {count}" for reason, count in counts.refused.items())
+    because = ", ".join(f"{reason} {count(number)}" for reason, number in counts.refused.items())
     dead = counts.dead_at_screen + counts.dead_at_record
     refused = counts.sent - counts.accepted
     numbers = (counts.sent, counts.accepted, refused, counts.stored, counts.duplicate, counts.conflicting, dead)
-    return [because, state, *(f"{number:,}".replace(",", " ") for number in numbers)]
+    return [state, because, *map(count, numbers)]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from waterquality.v1.query_pb2 import GetLatestRequest, ListReadingsRequest, ReadingFilter, WatchReadingsRequest
 from waterquality.v1.query_pb2_grpc import QueryServiceStub
 from waterquality.v1.reading_pb2 import Reading
@@ -17,7 +18,7 @@ from wq.connect import CALL_S, find_target, open_channel, says_errors
 from wq.options import AsJson, End, Parameters, Regions, Sensors, Sites, Start, Target, Without, reading_filter
 from wq.plain import plain, print_json
 from wq.rows import rows_as_readings
-from wq.show import LEGEND, console, readings_table
+from wq.show import LEGEND, readings_table, show
 from wq.when import read_seconds
 
 _LARGEST_PAGE = 10_000
@@ -61,10 +62,10 @@ def latest(
         answer = plain(write_flagged(found)) if len(found) else {"readings": {"sensor_id": [], "measured_at_us": []}, "flags": []}
         print_json({"latest": answer, "next_page_token": token})
     elif not len(found):
-        console().print("no readings yet" if asked == ReadingFilter() else "no sensor that fits has a reading")
+        show("no readings yet" if asked == ReadingFilter() else "no sensor that fits has a reading")
     else:
-        console().print(readings_table(found, SystemClock().now_us()))
-        console().print(LEGEND + (f"  [dim]the first {limit}; --limit shows more[/]" if token else ""))
+        show(readings_table(found, SystemClock().now_us()))
+        show(LEGEND + (f"  [dim]the first {limit}; --limit shows more[/]" if token else ""))
 
 
 @says_errors
@@ -101,10 +102,10 @@ def readings(
         for rows, token in pages:
             if rows:
                 found = rows_as_readings(rows)
-                console().print(readings_table(found, SystemClock().now_us(), region=[row.region for row in rows]))
+                show(readings_table(found, region=[row.region for row in rows]))
             shown += len(rows)
             more = "  [dim]there are more: --limit or --all shows them[/]" if token else ""
-    console().print(LEGEND + more if shown else "no readings fit")
+    show(LEGEND + more if shown else "no readings fit")
 
 
 @says_errors
@@ -132,7 +133,8 @@ def watch(
     """
     request = WatchReadingsRequest(filter=reading_filter(sensors, site, region, None, None, parameter))
     request.min_interval_duration.FromMilliseconds(round(read_seconds(interval, "--interval") * 1000))
-    screen = console()
+    if not as_json:
+        Console(stderr=True).print("waiting for readings; Ctrl-C ends", style="dim")
     with open_channel(find_target(target)) as channel:
         call = QueryServiceStub(channel).WatchReadings(request)
         try:
@@ -140,7 +142,7 @@ def watch(
                 if as_json:
                     print_json(plain(frame))
                 else:
-                    screen.print(readings_table(read_flagged(frame.readings), SystemClock().now_us()))
+                    show(readings_table(read_flagged(frame.readings), SystemClock().now_us()))
                 if count == frames:
                     break
         finally:

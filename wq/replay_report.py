@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 
 from wq.formats.station import StationFile
 from wq.plain import print_json
 from wq.replay_run import Outcome
-from wq.show import console, make_table
+from wq.show import count, make_table, show
 from wq.totals import Totals
 
 
@@ -17,49 +16,50 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print_json(_as_json(outcome))
         return
-    screen = console()
-    table = make_table("", ["file", "sensors"], (), ["rows", "readings", "unreadable"])
+    table = make_table(["file", "sensors"], ["rows", "readings", "unreadable"])
     for file in outcome.files:
         sensors = ", ".join(map(str, file.sensor_ids)) or "in the file"
         counts = (file.rows, file.readings_count, file.unreadable.count)
-        table.add_row(file.path.name, sensors, *map(_grouped, counts))
-    screen.print(table)
+        table.add_row(file.path.name, sensors, *map(count, counts))
+    show(table)
     for file in outcome.files:
-        _print_notes(file, screen)
-    _print_counts(outcome, screen)
+        _print_notes(file)
+    _print_counts(outcome)
     for problem in outcome.problems:
-        screen.print(f"[bold red]problem:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+        show(f"[bold red]problem:[/] {escape(problem)}")
     if outcome.interrupted:
-        screen.print(f"[yellow]stopped:[/] {_grouped(outcome.sent.acknowledged)} readings were acknowledged, so they are durable")
+        show(f"[yellow]stopped:[/] {count(outcome.sent.acknowledged)} readings were acknowledged, so they are durable")
     elif not outcome.problems:
-        screen.print("[green]nothing lost:[/] the ledger agrees with what was sent, and balances")
+        show("[green]nothing lost:[/] the ledger agrees with what was sent, and balances")
 
 
-def _print_notes(file: StationFile, screen: Console) -> None:
+def _print_notes(file: StationFile) -> None:
     name = escape(file.path.name)
     for column in file.unknown_columns:
-        screen.print(f"[yellow]{name}:[/] unknown column {column[:60]!r} is not sent", highlight=False, soft_wrap=True)
+        show(f"[yellow]{name}:[/] unknown column {column[:60]!r} is not sent")
     for column in file.absent_columns:
-        screen.print(f"[dim]{name}: it has no column {column!r}[/]", highlight=False, soft_wrap=True)
+        show(f"[dim]{name}: it has no column {column!r}[/]")
     for line, problem in file.unreadable.first:
-        screen.print(f"[yellow]{name}:[/] line {line}: {escape(problem)}", highlight=False, soft_wrap=True)
+        show(f"[yellow]{name}:[/] line {line}: {escape(problem)}")
     if file.unreadable.count > len(file.unreadable.first):
         rest = file.unreadable.count - len(file.unreadable.first)
-        screen.print(f"[yellow]{name}:[/] and {_grouped(rest)} more rows that cannot be read", highlight=False)
+        show(f"[yellow]{name}:[/] and {count(rest)} more rows that cannot be read")
     if not file.rows and not file.problem:
-        screen.print(f"[yellow]{name}:[/] it has a header and no rows", highlight=False)
+        show(f"[yellow]{name}:[/] it has a header and no rows")
 
 
-def _print_counts(outcome: Outcome, screen: Console) -> None:
+def _print_counts(outcome: Outcome) -> None:
     sent, ledger = outcome.sent, outcome.ledger
-    names = ["handed over", "acknowledged", "reconnects", *(f"refused: {reason}" for reason in sent.refused)]
-    counts = [sent.handed_over, sent.acknowledged, sent.reconnects, *sent.refused.values()]
+    counts = {"handed over": sent.handed_over, "acknowledged": sent.acknowledged}
+    counts |= {f"refused: {reason}": number for reason, number in sent.refused.items()}
     if ledger is not None:
-        names += ["stored", "duplicate", "conflicting"]
-        counts += [ledger.stored, ledger.duplicate, ledger.conflicting]
-    table = make_table("", (), (), names)
-    table.add_row(*map(_grouped, counts))
-    screen.print(table)
+        counts |= {"stored": ledger.stored, "duplicate": ledger.duplicate, "conflicting": ledger.conflicting}
+    if sent.reconnects:
+        counts |= {"reconnects": sent.reconnects, "transmitted": sent.transmitted}
+    table = make_table(["readings"], [""])
+    for name, number in counts.items():
+        table.add_row(name, count(number))
+    show(table)
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
@@ -109,7 +109,3 @@ def _ledger_json(change: Totals) -> dict[str, Any]:
 
 def _refused_json(refused: Any) -> list[dict[str, Any]]:
     return [{"reason": f"REJECTION_REASON_{reason}", "count": count} for reason, count in sorted(refused.items())]
-
-
-def _grouped(number: int) -> str:
-    return f"{number:,}".replace(",", " ")

@@ -10,7 +10,7 @@ from waterquality.v1.catalog_pb2_grpc import CatalogServiceStub
 from wq.connect import CALL_S, find_target, open_channel, says_errors
 from wq.options import AsJson, Target, parameter_number, update_mask
 from wq.plain import plain, print_json
-from wq.show import console
+from wq.show import show
 from wq.show_catalog import sensors_table
 from wq.when import TIME_HELP, read_time
 
@@ -58,7 +58,7 @@ def list_sensors(
     if as_json:
         print_json({"sensors": [plain(sensor) for sensor in found], "next_page_token": ""})
     else:
-        console().print(sensors_table(found) if found else "no sensors")
+        show(sensors_table(found) if found else "no sensors")
 
 
 @sensors.command("show")
@@ -147,4 +147,4 @@ def _show(sensor: pb.Sensor, as_json: bool) -> None:
     if as_json:
         print_json({"sensor": plain(sensor)})
     else:
-        console().print(sensors_table([sensor]))
+        show(sensors_table([sensor]))

@@ -15,7 +15,7 @@ _STATE_STYLES = {pb.SENSOR_STATE_MAINTENANCE: "yellow", pb.SENSOR_STATE_RETIRED:
 
 def sites_table(sites: Iterable[pb.Site]) -> Table:
     """One line per site."""
-    table = make_table("", ["site", "name", "region", "water", "place", "time zone", "etag"])
+    table = make_table(["site", "name", "region", "water", "place", "time zone", "etag"])
     for site in sites:
         here = site.HasField("latitude_deg") and site.HasField("longitude_deg")
         place = f"{site.latitude_deg:.5f} {site.longitude_deg:.5f}" if here else ""
@@ -26,7 +26,7 @@ def sites_table(sites: Iterable[pb.Site]) -> Table:
 
 def sensors_table(sensors: Iterable[pb.Sensor]) -> Table:
     """One line per sensor; those that nobody has described yet say so."""
-    table = make_table("", ["sensor", "site", "name", "measures", "every", "state", "calibrated", "etag"])
+    table = make_table(["sensor", "site", "name", "measures", "every", "state", "calibrated", "etag"])
     for sensor in sensors:
         measures = [BY_NUMBER[number].label for number in sensor.parameters if number in BY_NUMBER]
         state = pb.SensorState.Name(sensor.state).removeprefix("SENSOR_STATE_").lower().replace("_", " ") if sensor.state else ""

@@ -10,7 +10,7 @@ from waterquality.v1.catalog_pb2_grpc import CatalogServiceStub
 from wq.connect import CALL_S, find_target, open_channel, says_errors
 from wq.options import AsJson, Target, update_mask
 from wq.plain import plain, print_json
-from wq.show import console
+from wq.show import show
 from wq.show_catalog import sites_table
 
 sites = typer.Typer(no_args_is_help=True, help="Sites: the places where water is watched.")
@@ -53,7 +53,7 @@ def list_sites(
     if as_json:
         print_json({"sites": [plain(site) for site in found], "next_page_token": ""})
     else:
-        console().print(sites_table(found) if found else "no sites")
+        show(sites_table(found) if found else "no sites")
 
 
 @sites.command("show")
@@ -135,4 +135,4 @@ def _show(site: pb.Site, as_json: bool) -> None:
     if as_json:
         print_json({"site": plain(site)})
     else:
-        console().print(sites_table([site]))
+        show(sites_table([site]))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import grpc
 import typer
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 from waterquality.v1.query_pb2 import GetPipelineStatusRequest, GetPipelineStatusResponse
@@ -16,7 +16,7 @@ from mesh.errors import from_rpc
 from wq.connect import CALL_S, find_target, open_channel, says_errors
 from wq.options import AsJson, Target
 from wq.plain import plain, print_json
-from wq.show import console, make_table
+from wq.show import count, make_table
 from wq.when import ago, iso, span
 
 _EVERY_S = 1.0
@@ -46,14 +46,14 @@ def status(
         elif as_json:
             print_json(plain(answer))
         else:
-            console().print(_shown(answer))
+            Console().print(_shown(answer), soft_wrap=True)
     if any(stage.problem for stage in answer.stages):
         raise typer.Exit(1)
 
 
 def _watch(stub: QueryServiceStub, answer: GetPipelineStatusResponse, as_json: bool) -> None:
     """Until Ctrl-C; a server that is away for a while is shown, not fatal."""
-    with Live(_shown(answer), console=console(), auto_refresh=False) as live:
+    with Live(_shown(answer), console=Console(), auto_refresh=False) as live:
         while True:
             if as_json:
                 print_json(plain(answer))
@@ -68,12 +68,12 @@ def _watch(stub: QueryServiceStub, answer: GetPipelineStatusResponse, as_json: b
 
 
 def _shown(answer: GetPipelineStatusResponse) -> Group:
-    table = make_table("", ["stage", "problem"], (), ["waiting", "behind", "per second"])
+    table = make_table(["stage", "problem"], ["waiting", "behind", "per second"])
     for stage in answer.stages:
         lag_s = stage.lag_duration.ToMicroseconds() / 1e6
         behind = span(lag_s) if stage.backlog_count else "-"
         problem = Text(stage.problem or "none", "bold red" if stage.problem else "green")
-        table.add_row(stage.stage, problem, f"{stage.backlog_count:,}".replace(",", " "), behind, f"{stage.rate_per_s:.1f}")
+        table.add_row(stage.stage, problem, count(stage.backlog_count), behind, f"{stage.rate_per_s:.1f}")
     if not answer.HasField("readable_time"):
         return Group(table if answer.stages else Text("no stage has reported yet"))
     readable_us = answer.readable_time.ToMicroseconds()

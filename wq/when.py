@@ -54,7 +54,7 @@ def ago(us: int, now_us: int) -> str:
 
 def span(seconds: float) -> str:
     """A duration in the largest unit that gives at least one: "340 ms", "12 s", "3 h"."""
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
-        if seconds >= size * (2 if unit == "d" else 1):
-            return f"{seconds / size:.0f} {unit}"
+    for unit, size in (("y", 31_557_600), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        if seconds >= size * (2 if unit in "yd" else 1):
+            return f"{seconds // size:.0f} {unit}"
     return f"{seconds * 1000:.0f} ms"

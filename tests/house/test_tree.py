@@ -2,10 +2,13 @@
 
 import re
 import stat
+import sys
+from importlib.metadata import distributions, packages_distributions, requires
 
 import pytest
 
-from tests.house.tree import ROOT, files, relative
+from tests.house.test_imports import imported
+from tests.house.tree import PRODUCT, ROOT, files, python_files, relative
 
 MACHINE_PATH = re.compile(r"(?<![\w.<])/(?:home|Users|root|work|opt/wheels|mnt)/\w")
 INDEXES = ("pypi" + ".org", "python" + "hosted.org", "golang" + ".org", "deb.debian" + ".org", "npmjs" + ".org", "crates" + ".io")
@@ -33,15 +36,29 @@ def test_every_package_is_pinned_to_one_version_and_hashed() -> None:
     assert sum("--hash=sha256:" in line for line in lines) > sum(line[:1].isalpha() for line in lines)
 
 
-def test_every_dependency_of_the_project_is_among_the_pinned() -> None:
-    project = (ROOT / "pyproject.toml").read_text()
-    wanted = {
-        name.lower().replace("_", "-")
-        for name in re.findall(r'^    "([A-Za-z0-9_-]+)(?:\[\w+\])?(?:[<>=,.\d]*)",$', project, re.M)
+def test_the_environment_is_exactly_what_is_pinned() -> None:
+    pinned = set(re.findall(r"^([a-z0-9-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), re.M))
+    own = {"pip", "wheel", "water-quality-mesh"}
+    installed = {(canonical(found.name), found.version) for found in distributions() if canonical(found.name) not in own}
+    assert installed - pinned == set(), "run `make install`; after a change of pyproject.toml `make constraints` first"
+
+
+def test_what_the_product_imports_is_named_among_its_dependencies() -> None:
+    named = {
+        canonical(re.split(r"[<>=\[ ;]", wanted)[0])
+        for wanted in requires("water-quality-mesh") or ()
+        if "extra ==" not in wanted
     }
-    pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "constraints.txt").read_text(), re.M))
-    assert len(wanted) > 20
-    assert wanted <= pinned
+    named |= {"googleapis-common-protos", "pydantic"}  # part of what grpcio-status and pydantic-settings offer
+    homes = packages_distributions()
+    tops = {what.split(".")[0] for path in python_files(*PRODUCT) for _, what in imported(path)} - set(PRODUCT) - {"waterquality"}
+    loose = {top for top in tops - sys.stdlib_module_names if not named & {canonical(home) for home in homes.get(top, ())}}
+    assert not loose
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as constraints.txt spells it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @pytest.mark.parametrize("name", [".ci/run", "deploy/find_python.sh", "deploy/install.sh", "deploy/test_tools.sh"])

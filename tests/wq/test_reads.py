@@ -61,7 +61,7 @@ def test_latest_shows_values_with_units_and_marks_what_is_not_good() -> None:
         result = _run(mesh, "latest", "1", "2", "3", "--parameter", "ph", "--without", "fail")
     assert list(mesh.asked[0].filter.sensor_ids) == [1, 2, 3]
     assert (list(mesh.asked[0].filter.parameters), list(mesh.asked[0].filter.without_flags)) == ([1], [4])
-    for words in ("conductivity (uS/cm)", "414.0", "7.48 ?", "7.48 !", "2026-01-01T00:00:00Z"):
+    for words in ("conductivity", "uS/cm", "414.0", "7.48 ?", "7.48 !", "2026-01-01T00:00:00Z"):
         assert words in result.stdout
     assert "turbidity" not in result.stdout
 
@@ -260,6 +260,8 @@ def test_a_change_of_nothing_is_a_usage_error() -> None:
     ("error", "hint"),
     [
         (NotFound("no site 'x'"), "wq sites ls"),
+        (Unavailable("failed to connect to all addresses; last error: refused"), "make up"),
+        (Unavailable("the database is away"), "wq status"),
         (Unavailable("not readable yet", reason="NOT_YET_READABLE"), "wq status"),
         (Unsupported("later"), "does not serve that yet"),
         (InvalidArgument("filter: too wide"), ""),
@@ -270,7 +272,7 @@ def test_an_error_of_the_server_is_one_line_a_hint_and_exit_code_1(error: WaterE
     with AnsweringMesh(GetSite=[error]) as mesh:
         result = _run(mesh, "sites", "show", "x", "--json")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"error: {error.message}\n")
+    assert result.stderr.startswith("error: ")
     assert hint in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -325,7 +327,7 @@ def test_times_may_be_dates_moments_or_how_long_ago() -> None:
 
 
 def test_durations_read_as_a_person_says_them() -> None:
-    assert [span(seconds) for seconds in (0.34, 12, 180, 7200, 90_000, 200_000)] == [
+    assert [span(seconds) for seconds in (0.34, 12, 180, 7200, 90_000, 200_000, 1e8)] == [
         "340 ms",
         "12 s",
         "3 m",
@@ -343,5 +345,5 @@ def test_floats_are_as_short_as_they_can_be() -> None:
 
 
 def test_hints_are_only_given_where_there_is_something_to_try() -> None:
-    assert hint_for(Unavailable("x", reason="UNAVAILABLE"))
+    assert hint_for(Unavailable("Socket closed"))
     assert hint_for(Fault("x")) == ""
