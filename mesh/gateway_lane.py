@@ -210,6 +210,6 @@ class GatewayLane:
 def not_acknowledged(gateway_id: str, lanes: list[GatewayLane], within_s: float) -> Unavailable:
     """What a flush says when its time is over."""
     missing = "; ".join(lane.missing for lane in lanes if lane.missing)
-    errors = "; ".join(lane.statistics.last_error for lane in lanes if lane.statistics.last_error) or "none"
-    problem = f"gateway {gateway_id}: not acknowledged within {within_s:g} s: {missing}; last error: {errors}"
+    why = "; ".join(f"{lane.name} stream broke: {error}" for lane in lanes if (error := lane.statistics.last_error))
+    problem = f"gateway {gateway_id}: not acknowledged within {within_s:g} s: {missing}{'; ' if why else ''}{why}"
     return Unavailable(problem, reason="NOT_ACKNOWLEDGED")

@@ -26,7 +26,9 @@ class Seen:
         new: _Known = {}
         for number, region in enumerate(regions.tolist()):
             mine = take[region_of_row == number]
-            sensors, first = np.unique(rows.readings.sensor_id[mine], return_index=True)
+            sensors = rows.readings.sensor_id[mine]  # in runs, each by time
+            first = np.flatnonzero(np.diff(sensors, prepend=~sensors[:1]))
+            sensors = sensors[first]
             fresh = ~np.isin(sensors, self._known.get(region, _NONE), assume_unique=True)
             if fresh.any():
                 new[region] = sensors[fresh]

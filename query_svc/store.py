@@ -87,8 +87,9 @@ async def _compare(driver: Driver[Any], rows: Rows, outcome: NDArray[np.int8], l
         register(cursor.adapters)
         await cursor.execute(_BY_KEY)
         await cursor.execute(_COMPARE, arguments, prepare=False)
-        found = np.array(await cursor.fetchall(), np.int64).reshape(-1, 2)
-    outcome[ask[found[:, 0] - 1]] = np.where(found[:, 1], DUPLICATE, CONFLICTING)
+        found = np.frombuffer((await cursor.fetchone() or (b"",))[0], ">i8")
+    place, same = np.divmod(found, 2)
+    outcome[ask[place - 1]] = np.where(same, DUPLICATE, CONFLICTING)
 
 
 async def _driver(connection: AsyncConnection) -> Driver[Any]:
@@ -113,8 +114,10 @@ _BY_KEY = (
 _SAME = " AND ".join(f"coalesce(r.{column}, 'NaN') = i.{column}" for column in VALUE_COLUMNS)
 _INPUT = f"i (sensor_id, timestamp, {', '.join(VALUE_COLUMNS)}"
 _REALS = ", ".join(["%s::real[]"] * len(VALUE_COLUMNS))
+# For each row that is there: twice its place, counted from 1, and one more when the values are the same.
 _COMPARE = f"""
-SELECT i.place, ({_SAME})::int FROM unnest(%s::bigint[], %s::timestamptz[], {_REALS}) WITH ORDINALITY AS {_INPUT}, place)
+SELECT coalesce(string_agg(int8send(i.place * 2 + ({_SAME})::int), ''), '')
+FROM unnest(%s::bigint[], %s::timestamptz[], {_REALS}) WITH ORDINALITY AS {_INPUT}, place)
 JOIN sensor_readings r ON r.sensor_id = i.sensor_id AND r.timestamp = i.timestamp
 """
 

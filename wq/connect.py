@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from mesh.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable, Unsupported, WaterError, from_rpc
+from mesh.errors import Conflict, NotFound, Unavailable, Unsupported, WaterError, from_rpc
 from wq.data_directory import default_path
 
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -99,7 +99,7 @@ def hint_for(error: WaterError) -> str:
             return "this server does not serve that yet"
         case NotFound() if error.reason == "NOT_FOUND":
             return "`wq sites ls` and `wq sensors ls` list what there is"
-        case FailedPrecondition() | InvalidArgument() if error.reason == "NEWER_STREAM":
+        case Conflict() if error.reason == "NEWER_STREAM":
             return "another process sends as the same gateway: name this one with --gateway"
     return ""
 

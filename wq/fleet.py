@@ -48,7 +48,7 @@ class FleetStatistics:
 
 
 async def stream_fleet(target: str, settings: Settings) -> None:
-    """The fleet of `wq up`: streams until cancelled. When the mesh turns it away it says so in the log and ends; the mesh goes on."""
+    """The fleet of `wq up`: streams until cancelled. When the mesh turns it away it says so in the log and ends."""
     clock = SystemClock()
     fleet = Fleet(
         FleetSettings(
@@ -67,7 +67,7 @@ async def stream_fleet(target: str, settings: Settings) -> None:
 
 
 class FleetRun:
-    """One run of a fleet against a mesh. `history_us`: how much stored-up time each gateway sends in the backfill lane meanwhile."""
+    """One run of a fleet against a mesh. `history_us`: how much stored-up time each gateway sends in the backfill lane beside."""
 
     def __init__(self, fleet: Fleet, target: str, clock: Clock, rng: random.Random, history_us: int = 0) -> None:
         self._fleet = fleet

@@ -11,6 +11,7 @@ from water.readings import Readings
 from wq.fleet_water import MUNICIPAL, Spots, round_to_resolution, values_at
 from wq.scenarios import Course
 
+REGIONS = ("north", "river", "coast")
 _SITE_SENSORS = 5
 _KINDS = 3
 _HISTORY_READINGS = 10_000
@@ -26,7 +27,7 @@ class FleetSettings:
     sensors: int = 200
     period_s: float = 1.0
     seed: int = 1
-    regions: tuple[str, ...] = ("north", "river", "coast")
+    regions: tuple[str, ...] = REGIONS
     name: str = "simulated"
     first_sensor_id: int = 2_000_000_001
 
