@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from mesh.errors import Fault, WaterError, to_status
 from mesh.listen import check_address, not_bound, target
+from mesh.symbols import Symbols
 from mesh.unreadable import UnreadableRequests
 
 _log = structlog.get_logger()
@@ -74,7 +75,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         add_HealthServicer_to_server(self._health, server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection.enable_server_reflection(names, server, pool=Symbols())
 
     async def start(self) -> None:
         """Begins to answer; health says NOT_SERVING for the whole and for each service."""

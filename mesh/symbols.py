@@ -12,7 +12,7 @@ class Symbols:
     def __init__(self) -> None:
         self._pool = descriptor_pool.Default()
 
-    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - the pool's own name
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
         """The file that defines a message, enum, field, service or method. KeyError: nothing of this name."""
         try:
             return self._pool.FindFileContainingSymbol(symbol)

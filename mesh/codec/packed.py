@@ -27,14 +27,13 @@ def pack_columns(readings: Readings) -> bytes:
         return readings.source.SerializeToString()
     if not len(readings):
         return b""
-    parts: list[bytes] = []
-    for tag, whole in ((_SENSOR_ID, readings.sensor_id), (_MEASURED_AT, readings.measured_at_us)):
-        content = whole.astype("<i8", copy=False).tobytes()
-        parts += (tag, varint(len(content)), content)
-    for tag, row in zip(_VALUES, readings.values, strict=True):
-        if (row == row).any():  # NaN is what differs from itself
-            content = row.astype("<f4", copy=False).tobytes()
-            parts += (tag, varint(len(content)), content)
+    eights, fours = varint(8 * len(readings)), varint(4 * len(readings))
+    parts = [_SENSOR_ID, eights, readings.sensor_id.astype("<i8", copy=False).tobytes()]
+    parts += (_MEASURED_AT, eights, readings.measured_at_us.astype("<i8", copy=False).tobytes())
+    present = (readings.values == readings.values).any(axis=1).tolist()  # NaN is what differs from itself
+    for tag, row, is_present in zip(_VALUES, readings.values.astype("<f4", copy=False), present, strict=True):
+        if is_present:
+            parts += (tag, fours, row.tobytes())
     return b"".join(parts)
 
 

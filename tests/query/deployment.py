@@ -16,7 +16,9 @@ from mesh.codec.log_records import Screened, write_accepted, write_screened
 from mesh.codec.stamp import Stamp, hour_of, write_source, write_stamp
 from mesh.ports import Partition, Record
 from mesh.shards import Shards, open_engine, spread, transaction
+from mesh.stages import Progress
 from mesh.topics import ACCEPTED, SCREENED
+from query_svc.record import Record as Recorder
 from query_svc.recorded import Recorded
 from query_svc.tables import create_catalog_tables, create_shard_tables
 from tests.builders import START_US
@@ -84,6 +86,21 @@ class Deployment:
         """Waits until everything that was put is recorded."""
         wanted = {Partition(_SOURCE[partition.topic], partition.number): last for partition, last in self.sources.items()}
         assert await self.recorded.wait_for(wanted, PATIENCE_S), f"recorded {await self.recorded.offsets()} of {wanted}"
+
+
+def a_recorder(mesh: Deployment, progress: Progress | None = None) -> Recorder:
+    return Recorder(mesh.log, mesh.shards, progress or Progress("record"))
+
+
+async def record_all(mesh: Deployment) -> None:
+    """A worker runs until everything that was put is recorded, and is then cancelled."""
+    async with running(a_recorder(mesh).run):
+        await mesh.all_recorded()
+
+
+async def stored(mesh: Deployment) -> int:
+    """Rows in all shards."""
+    return sum(int(count) for (count,) in await mesh.rows("SELECT count(*) FROM sensor_readings"))
 
 
 @asynccontextmanager

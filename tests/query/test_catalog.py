@@ -154,7 +154,7 @@ async def test_an_update_changes_what_the_mask_names_and_nothing_else(sites: Sit
     assert replace(await sites.update(new, ["name", "region"]), etag="") == replace(WEIR, name="Lower weir", region="south")
     unplaced = await sites.update(new, ["latitude_deg", "longitude_deg", "time_zone"])
     assert (unplaced.latitude_deg, unplaced.longitude_deg, unplaced.time_zone) == (None, None, "")
-    probe = await sensors.update(Sensor(7, state=2, calibrated_us=99), ["state", "calibrated_us"])
+    probe = await sensors.update(Sensor(7, state=2, calibrated_us=99), ["state", "calibrated_time"])
     assert replace(probe, etag="") == replace(PROBE, state=2, calibrated_us=99)
 
 
@@ -236,6 +236,7 @@ async def test_the_service_speaks_paths_times_and_errors_of_the_contract(fresh_d
         assert (await stub.UpdateSensor(update)).sensor.calibrated_time == put.calibrated_time
         assert (await error_of(stub.UpdateSensor(update))).reason == "ETAG_MISMATCH"
         put.installed_time.seconds = 10**13
+        update = catalog_pb2.UpdateSensorRequest(sensor=put, update_mask=mask)
         assert "sensor.installed_time" in (await error_of(stub.UpdateSensor(update))).fields
         site.name = "x"
         mask = FieldMask(paths=["site_id"])

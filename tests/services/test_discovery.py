@@ -26,6 +26,7 @@ def test_reflection_names_every_service_and_describes_it(grpc_channel: grpc.Chan
     assert {*SERVICES, "grpc.health.v1.Health"} <= set(database.get_services())
     file = database.FindFileContainingSymbol(CATALOG)
     assert file.name == "waterquality/v1/catalog.proto"
+    assert database.FindFileContainingSymbol(f"{CATALOG}.GetSite").name == file.name, "a method is a symbol too"
 
 
 def test_health_tells_served_from_unserved(grpc_channel: grpc.Channel) -> None:
@@ -58,5 +59,8 @@ def test_grpcurl_lists_describes_and_calls(grpc_addr: str) -> None:
 
     assert set(SERVICES) <= set(run("-plaintext", grpc_addr, "list").split())
     assert "rpc GetSite" in run("-plaintext", grpc_addr, "describe", CATALOG)
+    with pytest.raises(subprocess.CalledProcessError) as unknown:
+        run("-plaintext", grpc_addr, "describe", f"{CATALOG}.NoSuchMethod")
+    assert "not found" in unknown.value.stderr.lower()
     answer = json.loads(run("-plaintext", "-d", '{"site_id": "weir"}', grpc_addr, f"{CATALOG}/GetSite"))
     assert answer == {"site": {"site_id": "weir", "name": "The weir"}}

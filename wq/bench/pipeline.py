@@ -13,7 +13,7 @@ from waterquality.v1 import ledger_pb2, ledger_pb2_grpc
 from mesh.adapters.embedded_postgres import find_server
 from mesh.errors import Fault
 from mesh.gateway import Gateway, GatewaySettings
-from query_svc.copy import COPY_COLUMNS, copy_rows
+from query_svc.copy import COPY_COLUMNS, HEADER, TRAILER, copy_rows
 from query_svc.tables import VALUE_COLUMNS
 from water.parameter import PARAMETERS
 from water.readings import Readings
@@ -164,7 +164,7 @@ async def _raw_copy(server: Server, load: Load) -> float:
             readings = whole.batch_of(0, number, values).with_flags(np.full(COPY_EVERY, 0x11111111, np.uint64))
             readings = readings.take(np.lexsort((readings.measured_at_us, readings.sensor_id)))
             async with connection.cursor() as cursor, cursor.copy(into) as copy:
-                await copy.write(copy_rows(readings, np.full(COPY_EVERY, REGION.encode())))
+                await copy.write(HEADER + copy_rows(readings, np.full(COPY_EVERY, REGION.encode())) + TRAILER)
         seconds = time.perf_counter() - begun
         await connection.execute("DROP TABLE reference")
     return rows / seconds

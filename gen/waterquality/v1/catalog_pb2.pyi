@@ -93,19 +93,19 @@ class Site(_message.Message):
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     site_id: _builtins.str
-    """Stable id, 1 to 64 characters."""
+    """Stable id, 1 to 64 characters of a-z A-Z 0-9 . _ -."""
     name: _builtins.str
-    """Name for people."""
+    """Name for people, at most 200 printable characters."""
     region: _builtins.str
-    """Region, 1 to 20 characters; the first part of archive paths."""
+    """Region, 1 to 20 characters of a-z 0-9 _ -; the first part of archive paths."""
     source_type: Global___SourceType.ValueType
-    """Kind of water."""
+    """Kind of water; required."""
     latitude_deg: _builtins.float
-    """Latitude, WGS 84 degrees."""
+    """Latitude, WGS 84 degrees, -90 to 90; together with the longitude or not at all."""
     longitude_deg: _builtins.float
-    """Longitude, WGS 84 degrees."""
+    """Longitude, WGS 84 degrees, -180 to 180."""
     time_zone: _builtins.str
-    """IANA time zone for local days and reports, for example "America/New_York"."""
+    """IANA time zone for local days and reports, for example "America/New_York"; empty: UTC."""
     etag: _builtins.str
     """Changes at every update; send it back to avoid overwriting another's change."""
     def __init__(
@@ -155,22 +155,24 @@ class Sensor(_message.Message):
     sensor_id: _builtins.int
     """Stable id, positive."""
     site_id: _builtins.str
-    """The site it is at."""
+    """The site it is at; empty: at none."""
     name: _builtins.str
-    """Name for people."""
+    """Name for people, at most 200 printable characters."""
     expected_period_s: _builtins.float
-    """How often it should report, seconds; a longer silence is a condition. 0: not watched."""
+    """How often it should report, seconds, at most 366 days; a longer silence is a condition. 0: not watched."""
     state: Global___SensorState.ValueType
-    """In use, or out for maintenance (its conditions are suppressed by design)."""
+    """In use, or out for maintenance (its conditions are suppressed by design). Not given when created: in use."""
     etag: _builtins.str
     """Changes at every update."""
     disinfectant: _builtins.str
-    """What the disinfectant is, where it is not free chlorine, for example "chlorine dioxide"."""
+    """What the disinfectant is, where it is not free chlorine, for example "chlorine dioxide"; at most 200 printable characters."""
     first_sight: _builtins.bool
-    """Entered because a reading was seen; nobody has described it yet."""
+    """Entered because a reading was seen; nobody has described it yet. Its parameters are those seen so far. Ignored in requests."""
     @_builtins.property
     def parameters(self) -> _containers.RepeatedScalarFieldContainer[_reading_pb2.Parameter.ValueType]:
-        """What it measures."""
+        """What it measures, each once, returned in the order of Parameter. Not given when a sensor seen before is filled in: what
+        was seen.
+        """
 
     @_builtins.property
     def installed_time(self) -> _timestamp_pb2.Timestamp:
@@ -212,7 +214,9 @@ class CreateSiteRequest(_message.Message):
     SITE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Repeating a request with the same id returns the first result."""
+    """Repeating a request with the same id returns the first result, for two days. At most 128 printable characters; with other
+    content: INVALID_ARGUMENT (REQUEST_ID_REUSED). Empty: each request is new.
+    """
     @_builtins.property
     def site(self) -> Global___Site:
         """The site, without etag."""
@@ -314,12 +318,12 @@ class ListSitesRequest(_message.Message):
     page_size: _builtins.int
     """At most this many; 0: 100; lowered to 1000."""
     page_token: _builtins.str
-    """From the previous answer; empty: from the start."""
+    """From the previous answer; empty: from the start; with another selection: INVALID_ARGUMENT."""
     source_type: Global___SourceType.ValueType
     """Only this kind of water; unspecified: all."""
     @_builtins.property
     def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these regions; empty: all."""
+        """Only these regions, at most 1,000; empty: all."""
 
     def __init__(
         self,
@@ -379,7 +383,7 @@ class UpdateSiteRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change."""
+        """Fields to change, at least one, neither site_id nor etag. Unknown: INVALID_ARGUMENT (INVALID_MASK)."""
 
     def __init__(
         self,
@@ -428,7 +432,9 @@ class CreateSensorRequest(_message.Message):
     SENSOR_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Repeating a request with the same id returns the first result."""
+    """Repeating a request with the same id returns the first result, for two days. At most 128 printable characters; with other
+    content: INVALID_ARGUMENT (REQUEST_ID_REUSED). Empty: each request is new.
+    """
     @_builtins.property
     def sensor(self) -> Global___Sensor:
         """The sensor, without etag."""
@@ -530,12 +536,12 @@ class ListSensorsRequest(_message.Message):
     page_size: _builtins.int
     """At most this many; 0: 100; lowered to 1000."""
     page_token: _builtins.str
-    """From the previous answer; empty: from the start."""
+    """From the previous answer; empty: from the start; with another selection: INVALID_ARGUMENT."""
     state: Global___SensorState.ValueType
     """Only this state; unspecified: all."""
     @_builtins.property
     def site_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these sites; empty: all."""
+        """Only these sites, at most 1,000; empty: all."""
 
     def __init__(
         self,
@@ -595,7 +601,7 @@ class UpdateSensorRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change."""
+        """Fields to change, at least one, none of sensor_id, etag and first_sight. Unknown: INVALID_ARGUMENT (INVALID_MASK)."""
 
     def __init__(
         self,

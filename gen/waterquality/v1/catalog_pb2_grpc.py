@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class CatalogServiceStub:
-    """Keeps sites and sensors. Reads are served from a cache that is at most seconds old.
+    """Keeps sites and sensors. A change is seen by every read that begins after its answer, and by screening within seconds.
+    Whatever is wrong with a request is INVALID_ARGUMENT, every field named in BadRequest.
     """
 
     def __init__(self, channel):
@@ -78,11 +79,12 @@ class CatalogServiceStub:
 
 
 class CatalogServiceServicer:
-    """Keeps sites and sensors. Reads are served from a cache that is at most seconds old.
+    """Keeps sites and sensors. A change is seen by every read that begins after its answer, and by screening within seconds.
+    Whatever is wrong with a request is INVALID_ARGUMENT, every field named in BadRequest.
     """
 
     def CreateSite(self, request, context):
-        """Creates a site. ALREADY_EXISTS if the id is taken by another site.
+        """Creates a site. ALREADY_EXISTS if the id is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,15 +105,15 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSite(self, request, context):
-        """Changes the fields named in the mask.
+        """Changes the fields named in the mask. NOT_FOUND; ABORTED (ETAG_MISMATCH) if the etag is old.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateSensor(self, request, context):
-        """Creates a sensor, or fills in one that was entered when its first reading was seen. ALREADY_EXISTS if a person created
-        the id before.
+        """Creates a sensor, or fills in one that was entered when its first reading was seen. ALREADY_EXISTS if a person described
+        the id before. FAILED_PRECONDITION (SITE_NOT_FOUND) if its site does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +134,8 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSensor(self, request, context):
-        """Changes the fields named in the mask, for example after a calibration.
+        """Changes the fields named in the mask, for example after a calibration; one entered on first sight counts as described from
+        then on. NOT_FOUND; ABORTED (ETAG_MISMATCH) if the etag is old; FAILED_PRECONDITION (SITE_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,7 +193,8 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
-    """Keeps sites and sensors. Reads are served from a cache that is at most seconds old.
+    """Keeps sites and sensors. A change is seen by every read that begins after its answer, and by screening within seconds.
+    Whatever is wrong with a request is INVALID_ARGUMENT, every field named in BadRequest.
     """
 
     @staticmethod

@@ -27,57 +27,67 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CatalogServiceStub:
-    """Keeps sites and sensors. Reads are served from a cache that is at most seconds old."""
+    """Keeps sites and sensors. A change is seen by every read that begins after its answer, and by screening within seconds.
+    Whatever is wrong with a request is INVALID_ARGUMENT, every field named in BadRequest.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CatalogServiceAsyncStub: ...
     CreateSite: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.CreateSiteRequest, _catalog_pb2.CreateSiteResponse]
-    """Creates a site. ALREADY_EXISTS if the id is taken by another site."""
+    """Creates a site. ALREADY_EXISTS if the id is taken."""
     GetSite: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetSiteRequest, _catalog_pb2.GetSiteResponse]
     """Returns one site or NOT_FOUND."""
     ListSites: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ListSitesRequest, _catalog_pb2.ListSitesResponse]
     """Lists sites, by id."""
     UpdateSite: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.UpdateSiteRequest, _catalog_pb2.UpdateSiteResponse]
-    """Changes the fields named in the mask."""
+    """Changes the fields named in the mask. NOT_FOUND; ABORTED (ETAG_MISMATCH) if the etag is old."""
     CreateSensor: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.CreateSensorRequest, _catalog_pb2.CreateSensorResponse]
-    """Creates a sensor, or fills in one that was entered when its first reading was seen. ALREADY_EXISTS if a person created
-    the id before.
+    """Creates a sensor, or fills in one that was entered when its first reading was seen. ALREADY_EXISTS if a person described
+    the id before. FAILED_PRECONDITION (SITE_NOT_FOUND) if its site does not exist.
     """
     GetSensor: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetSensorRequest, _catalog_pb2.GetSensorResponse]
     """Returns one sensor or NOT_FOUND."""
     ListSensors: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ListSensorsRequest, _catalog_pb2.ListSensorsResponse]
     """Lists sensors, by id."""
     UpdateSensor: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.UpdateSensorRequest, _catalog_pb2.UpdateSensorResponse]
-    """Changes the fields named in the mask, for example after a calibration."""
+    """Changes the fields named in the mask, for example after a calibration; one entered on first sight counts as described from
+    then on. NOT_FOUND; ABORTED (ETAG_MISMATCH) if the etag is old; FAILED_PRECONDITION (SITE_NOT_FOUND).
+    """
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
-    """Keeps sites and sensors. Reads are served from a cache that is at most seconds old."""
+    """Keeps sites and sensors. A change is seen by every read that begins after its answer, and by screening within seconds.
+    Whatever is wrong with a request is INVALID_ARGUMENT, every field named in BadRequest.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSite: _aio.UnaryUnaryMultiCallable[_catalog_pb2.CreateSiteRequest, _catalog_pb2.CreateSiteResponse]  # type: ignore[assignment]
-    """Creates a site. ALREADY_EXISTS if the id is taken by another site."""
+    """Creates a site. ALREADY_EXISTS if the id is taken."""
     GetSite: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetSiteRequest, _catalog_pb2.GetSiteResponse]  # type: ignore[assignment]
     """Returns one site or NOT_FOUND."""
     ListSites: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListSitesRequest, _catalog_pb2.ListSitesResponse]  # type: ignore[assignment]
     """Lists sites, by id."""
     UpdateSite: _aio.UnaryUnaryMultiCallable[_catalog_pb2.UpdateSiteRequest, _catalog_pb2.UpdateSiteResponse]  # type: ignore[assignment]
-    """Changes the fields named in the mask."""
+    """Changes the fields named in the mask. NOT_FOUND; ABORTED (ETAG_MISMATCH) if the etag is old."""
     CreateSensor: _aio.UnaryUnaryMultiCallable[_catalog_pb2.CreateSensorRequest, _catalog_pb2.CreateSensorResponse]  # type: ignore[assignment]
-    """Creates a sensor, or fills in one that was entered when its first reading was seen. ALREADY_EXISTS if a person created
-    the id before.
+    """Creates a sensor, or fills in one that was entered when its first reading was seen. ALREADY_EXISTS if a person described
+    the id before. FAILED_PRECONDITION (SITE_NOT_FOUND) if its site does not exist.
     """
     GetSensor: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetSensorRequest, _catalog_pb2.GetSensorResponse]  # type: ignore[assignment]
     """Returns one sensor or NOT_FOUND."""
     ListSensors: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListSensorsRequest, _catalog_pb2.ListSensorsResponse]  # type: ignore[assignment]
     """Lists sensors, by id."""
     UpdateSensor: _aio.UnaryUnaryMultiCallable[_catalog_pb2.UpdateSensorRequest, _catalog_pb2.UpdateSensorResponse]  # type: ignore[assignment]
-    """Changes the fields named in the mask, for example after a calibration."""
+    """Changes the fields named in the mask, for example after a calibration; one entered on first sight counts as described from
+    then on. NOT_FOUND; ABORTED (ETAG_MISMATCH) if the etag is old; FAILED_PRECONDITION (SITE_NOT_FOUND).
+    """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps sites and sensors. Reads are served from a cache that is at most seconds old."""
+    """Keeps sites and sensors. A change is seen by every read that begins after its answer, and by screening within seconds.
+    Whatever is wrong with a request is INVALID_ARGUMENT, every field named in BadRequest.
+    """
 
     @_abc_1.abstractmethod
     def CreateSite(
@@ -85,7 +95,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.CreateSiteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.CreateSiteResponse, _abc.Awaitable[_catalog_pb2.CreateSiteResponse]]:
-        """Creates a site. ALREADY_EXISTS if the id is taken by another site."""
+        """Creates a site. ALREADY_EXISTS if the id is taken."""
 
     @_abc_1.abstractmethod
     def GetSite(
@@ -109,7 +119,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.UpdateSiteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.UpdateSiteResponse, _abc.Awaitable[_catalog_pb2.UpdateSiteResponse]]:
-        """Changes the fields named in the mask."""
+        """Changes the fields named in the mask. NOT_FOUND; ABORTED (ETAG_MISMATCH) if the etag is old."""
 
     @_abc_1.abstractmethod
     def CreateSensor(
@@ -117,8 +127,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.CreateSensorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.CreateSensorResponse, _abc.Awaitable[_catalog_pb2.CreateSensorResponse]]:
-        """Creates a sensor, or fills in one that was entered when its first reading was seen. ALREADY_EXISTS if a person created
-        the id before.
+        """Creates a sensor, or fills in one that was entered when its first reading was seen. ALREADY_EXISTS if a person described
+        the id before. FAILED_PRECONDITION (SITE_NOT_FOUND) if its site does not exist.
         """
 
     @_abc_1.abstractmethod
@@ -143,6 +153,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.UpdateSensorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.UpdateSensorResponse, _abc.Awaitable[_catalog_pb2.UpdateSensorResponse]]:
-        """Changes the fields named in the mask, for example after a calibration."""
+        """Changes the fields named in the mask, for example after a calibration; one entered on first sight counts as described from
+        then on. NOT_FOUND; ABORTED (ETAG_MISMATCH) if the etag is old; FAILED_PRECONDITION (SITE_NOT_FOUND).
+        """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

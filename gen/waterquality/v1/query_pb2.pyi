@@ -33,9 +33,9 @@ class _GroupingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Grouping.Val
     GROUPING_SENSOR: _Grouping.ValueType  # 1
     """One series per sensor."""
     GROUPING_SITE: _Grouping.ValueType  # 2
-    """One series per site."""
+    """One series per site; sensors that are at none are left out. RESOURCE_EXHAUSTED (TOO_MANY_SENSORS) beyond 100,000 sensors."""
     GROUPING_REGION: _Grouping.ValueType  # 3
-    """One series per region."""
+    """One series per region that the readings were reported under."""
     GROUPING_ALL: _Grouping.ValueType  # 4
     """One series of all."""
 
@@ -47,9 +47,9 @@ GROUPING_UNSPECIFIED: Grouping.ValueType  # 0
 GROUPING_SENSOR: Grouping.ValueType  # 1
 """One series per sensor."""
 GROUPING_SITE: Grouping.ValueType  # 2
-"""One series per site."""
+"""One series per site; sensors that are at none are left out. RESOURCE_EXHAUSTED (TOO_MANY_SENSORS) beyond 100,000 sensors."""
 GROUPING_REGION: Grouping.ValueType  # 3
-"""One series per region."""
+"""One series per region that the readings were reported under."""
 GROUPING_ALL: Grouping.ValueType  # 4
 """One series of all."""
 Global___Grouping: _TypeAlias = Grouping  # noqa: Y015
@@ -57,7 +57,8 @@ Global___Grouping: _TypeAlias = Grouping  # noqa: Y015
 @_typing.final
 class ReadingFilter(_message.Message):
     """Which readings. All conditions must hold; an empty list does not restrict. Without sensors, sites or regions a query is
-    refused unless its time range is at most one hour.
+    refused unless its time range is at most one hour; GetLatest and WatchReadings, which ignore times, may ask for all sensors.
+    A reading of which no value is left is left out. Whatever is wrong is INVALID_ARGUMENT, every field named in BadRequest.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -71,15 +72,17 @@ class ReadingFilter(_message.Message):
     WITHOUT_FLAGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sensor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Sensors, at most 10,000."""
+        """Sensors, positive, at most 10,000."""
 
     @_builtins.property
     def site_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sites, at most 1,000: the sensors that are there today."""
+        """Sites, at most 1,000: the sensors that are there today, at most 100,000 together (RESOURCE_EXHAUSTED, TOO_MANY_SENSORS).
+        NOT_FOUND (SITE_NOT_FOUND) for a site that does not exist.
+        """
 
     @_builtins.property
     def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Regions."""
+        """Regions that the gateway reported under, at most 1,000: 1 to 20 characters of a-z 0-9 _ -."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -87,15 +90,15 @@ class ReadingFilter(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Measured before this time."""
+        """Measured before this time, which must be after start_time."""
 
     @_builtins.property
     def parameters(self) -> _containers.RepeatedScalarFieldContainer[_reading_pb2.Parameter.ValueType]:
-        """Only these parameters are returned."""
+        """Only these parameters are returned; in columns the others are empty and have flag 0."""
 
     @_builtins.property
     def without_flags(self) -> _containers.RepeatedScalarFieldContainer[_reading_pb2.QualityFlag.ValueType]:
-        """Leave out values with these flags, for example FAIL."""
+        """Leave out values with these flags, for example FAIL; in columns they are NaN with flag MISSING."""
 
     def __init__(
         self,
@@ -130,7 +133,7 @@ class Freshness(_message.Message):
 
     @_builtins.property
     def wait_duration(self) -> _duration_pb2.Duration:
-        """How long to wait for it; 0: 5 seconds; then UNAVAILABLE (NOT_YET_READABLE) with RetryInfo."""
+        """How long to wait for it; 0: 5 seconds; lowered to 60 seconds; then UNAVAILABLE (NOT_YET_READABLE) with RetryInfo."""
 
     def __init__(
         self,
@@ -159,10 +162,10 @@ class GetLatestRequest(_message.Message):
     page_size: _builtins.int
     """At most this many sensors; 0: 1,000; lowered to 10,000."""
     page_token: _builtins.str
-    """From the previous answer."""
+    """From the previous answer; with another filter: INVALID_ARGUMENT."""
     @_builtins.property
     def filter(self) -> Global___ReadingFilter:
-        """Which sensors; times are ignored."""
+        """Which sensors; times are ignored. Regions: the sensors whose newest reading came from them."""
 
     @_builtins.property
     def freshness(self) -> Global___Freshness:
@@ -295,23 +298,27 @@ class AggregateReadingsRequest(_message.Message):
     grouping: Global___Grouping.ValueType
     """What shares a series."""
     page_size: _builtins.int
-    """At most this many series; 0: 100; lowered to 1,000."""
+    """At most this many series; 0: 100; lowered to 1,000. A page with 50,000 buckets ends earlier."""
     page_token: _builtins.str
-    """From the previous answer."""
+    """From the previous answer; with anything else changed: INVALID_ARGUMENT."""
     include_failed: _builtins.bool
-    """Also count values flagged FAIL; they are left out otherwise."""
+    """Also count values flagged FAIL; they are left out otherwise. Not together with FAIL in the filter's without_flags."""
     @_builtins.property
     def filter(self) -> Global___ReadingFilter:
         """Which readings."""
 
     @_builtins.property
     def bucket_duration(self) -> _duration_pb2.Duration:
-        """Width of a bucket, at least one second; buckets are aligned to 1970-01-01T00:00:00Z. Unset: one bucket."""
+        """Width of a bucket, at least one second, at most 100 years; buckets are aligned to 1970-01-01T00:00:00Z. Unset: one bucket,
+        which starts at the filter's start_time, or without one at 1970-01-01T00:00:00Z. RESOURCE_EXHAUSTED (TOO_MANY_BUCKETS)
+        where one group has more than 50,000.
+        """
 
     @_builtins.property
     def percentiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Percentiles to compute, each in 0 to 100, at most 5; exact, never averaged from parts. RESOURCE_EXHAUSTED
-        (TOO_MANY_VALUES) where a group has more distinct values than the server can merge.
+        """Percentiles to compute, each in 0 to 100, at most 5; exact, never averaged from parts; between two values by linear
+        interpolation. RESOURCE_EXHAUSTED (TOO_MANY_VALUES) where a group has more distinct values than the server can merge
+        (500,000 over its parameters and buckets on one shard).
         """
 
     @_builtins.property
@@ -354,9 +361,9 @@ class AggregateSeries(_message.Message):
     MAX_FIELD_NUMBER: _builtins.int
     PERCENTILES_FIELD_NUMBER: _builtins.int
     sensor_id: _builtins.int
-    """The sensor, where grouped by sensor."""
+    """The sensor, where grouped by sensor; 0 otherwise."""
     group: _builtins.str
-    """The site or region, where grouped so."""
+    """The site or region, where grouped so; empty otherwise."""
     parameter: _reading_pb2.Parameter.ValueType
     """The parameter."""
     @_builtins.property
@@ -365,7 +372,7 @@ class AggregateSeries(_message.Message):
 
     @_builtins.property
     def count(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Values in each bucket."""
+        """Values in each bucket, at least 1."""
 
     @_builtins.property
     def mean(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -444,7 +451,7 @@ class AggregateReadingsResponse(_message.Message):
     """Empty: the end."""
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___AggregateSeries]:
-        """By group, then parameter."""
+        """By group, then parameter. A parameter without values has no series."""
 
     def __init__(
         self,
@@ -470,7 +477,7 @@ class StreamReadingsRequest(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     FRESHNESS_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """From the last frame received before a break; empty: from the start."""
+    """From the last frame received before a break; empty: from the start; with another filter: INVALID_ARGUMENT."""
     @_builtins.property
     def filter(self) -> Global___ReadingFilter:
         """Which readings."""
@@ -532,11 +539,11 @@ class WatchReadingsRequest(_message.Message):
     MIN_INTERVAL_DURATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def filter(self) -> Global___ReadingFilter:
-        """Which sensors and parameters; times are ignored."""
+        """Which sensors and parameters; times are ignored. Sites: the sensors that are there when the call begins."""
 
     @_builtins.property
     def min_interval_duration(self) -> _duration_pb2.Duration:
-        """At most one frame per this long; 0: 250 ms."""
+        """At most one frame per this long; 0: 250 ms; raised to 50 ms, lowered to one hour."""
 
     def __init__(
         self,
@@ -561,7 +568,9 @@ class WatchReadingsResponse(_message.Message):
     READINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def readings(self) -> _reading_pb2.FlaggedColumns:
-        """The newest reading of each sensor that changed."""
+        """The newest reading of each sensor that changed, by sensor. At most 20,000, those that were measured first; the rest comes
+        with the next frame. When more than 100,000 sensors wait for a slow reader, those whose readings are oldest are dropped.
+        """
 
     def __init__(
         self,
@@ -605,16 +614,16 @@ class StageStatus(_message.Message):
     RATE_PER_S_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """Name of the arrow: accept, count, screen, publish, record, archive, raise_alert."""
+    """Name of the arrow: accept, count, screen, record, sight; later also publish, archive, raise_alert. May grow."""
     backlog_count: _builtins.int
-    """Batches or tasks waiting for it."""
+    """Batches or tasks waiting for it; 0 for accept, which reads no log."""
     rate_per_s: _builtins.float
     """Batches or tasks per second over the last minute."""
     problem: _builtins.str
-    """Why it is not healthy; empty: it is."""
+    """Why it is not healthy, for example that it gave no sign of life for 5 seconds; empty: it is."""
     @_builtins.property
     def lag_duration(self) -> _duration_pb2.Duration:
-        """Age of the oldest of them."""
+        """Age of the oldest of them; 0 when none waits."""
 
     def __init__(
         self,
@@ -635,7 +644,7 @@ Global___StageStatus: _TypeAlias = StageStatus  # noqa: Y015
 
 @_typing.final
 class GetPipelineStatusResponse(_message.Message):
-    """All stages."""
+    """All stages, at most a second old."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -647,7 +656,9 @@ class GetPipelineStatusResponse(_message.Message):
 
     @_builtins.property
     def readable_time(self) -> _timestamp_pb2.Timestamp:
-        """Everything that was acknowledged before this time can be read. A lower bound, up to 30 seconds early."""
+        """Everything that was acknowledged before this time can be read. A lower bound, up to 30 seconds early. Unset: a shard is
+        away, see the problem of `record`.
+        """
 
     def __init__(
         self,

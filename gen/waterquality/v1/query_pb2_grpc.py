@@ -72,7 +72,8 @@ class QueryServiceServicer:
     """
 
     def GetLatest(self, request, context):
-        """The newest reading, by measured time, of each sensor asked for. Sensors without readings are absent.
+        """The newest reading, by measured time, of each sensor asked for: of all sensors where the filter names none. A sensor
+        without readings is absent, and so is one whose newest reading the filter does not let through.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,28 +87,31 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AggregateReadings(self, request, context):
-        """Statistics per time bucket, computed beside the data.
+        """Statistics per time bucket, computed beside the data. All statistics of one bucket come from one reading of the data.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamReadings(self, request, context):
-        """Readings as columns, in bulk, by sensor and time within each frame. Resumable with the last frame's token.
+        """Readings as columns, in bulk, by sensor id, then measured time, over the whole stream. Resumable with the last frame's
+        token. At most 8 run at once per server; more: UNAVAILABLE (TOO_MANY_QUERIES) with RetryInfo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchReadings(self, request, context):
-        """The newest reading of each sensor as it changes: a live picture, not a record. For every reading use StreamReadings.
+        """The newest reading of each sensor of the live lane as it changes, from when the initial metadata arrives: a live picture,
+        not a record. For what was before use GetLatest, for every reading StreamReadings. A reading that is not newer than
+        the one shown of its sensor is not shown. Ends with UNAVAILABLE (CLOSING) and RetryInfo when the server stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPipelineStatus(self, request, context):
-        """How far each stage of the pipeline is behind, in readings and seconds.
+        """How far each stage of the pipeline is behind, in batches and seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,17 +34,24 @@ class QueryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> QueryServiceAsyncStub: ...
     GetLatest: _grpc.UnaryUnaryMultiCallable[_query_pb2.GetLatestRequest, _query_pb2.GetLatestResponse]
-    """The newest reading, by measured time, of each sensor asked for. Sensors without readings are absent."""
+    """The newest reading, by measured time, of each sensor asked for: of all sensors where the filter names none. A sensor
+    without readings is absent, and so is one whose newest reading the filter does not let through.
+    """
     ListReadings: _grpc.UnaryUnaryMultiCallable[_query_pb2.ListReadingsRequest, _query_pb2.ListReadingsResponse]
     """Readings as rows, by sensor and time, in pages that stay stable while data arrives."""
     AggregateReadings: _grpc.UnaryUnaryMultiCallable[_query_pb2.AggregateReadingsRequest, _query_pb2.AggregateReadingsResponse]
-    """Statistics per time bucket, computed beside the data."""
+    """Statistics per time bucket, computed beside the data. All statistics of one bucket come from one reading of the data."""
     StreamReadings: _grpc.UnaryStreamMultiCallable[_query_pb2.StreamReadingsRequest, _query_pb2.StreamReadingsResponse]
-    """Readings as columns, in bulk, by sensor and time within each frame. Resumable with the last frame's token."""
+    """Readings as columns, in bulk, by sensor id, then measured time, over the whole stream. Resumable with the last frame's
+    token. At most 8 run at once per server; more: UNAVAILABLE (TOO_MANY_QUERIES) with RetryInfo.
+    """
     WatchReadings: _grpc.UnaryStreamMultiCallable[_query_pb2.WatchReadingsRequest, _query_pb2.WatchReadingsResponse]
-    """The newest reading of each sensor as it changes: a live picture, not a record. For every reading use StreamReadings."""
+    """The newest reading of each sensor of the live lane as it changes, from when the initial metadata arrives: a live picture,
+    not a record. For what was before use GetLatest, for every reading StreamReadings. A reading that is not newer than
+    the one shown of its sensor is not shown. Ends with UNAVAILABLE (CLOSING) and RetryInfo when the server stops.
+    """
     GetPipelineStatus: _grpc.UnaryUnaryMultiCallable[_query_pb2.GetPipelineStatusRequest, _query_pb2.GetPipelineStatusResponse]
-    """How far each stage of the pipeline is behind, in readings and seconds."""
+    """How far each stage of the pipeline is behind, in batches and seconds."""
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
@@ -52,17 +59,24 @@ class QueryServiceAsyncStub(QueryServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetLatest: _aio.UnaryUnaryMultiCallable[_query_pb2.GetLatestRequest, _query_pb2.GetLatestResponse]  # type: ignore[assignment]
-    """The newest reading, by measured time, of each sensor asked for. Sensors without readings are absent."""
+    """The newest reading, by measured time, of each sensor asked for: of all sensors where the filter names none. A sensor
+    without readings is absent, and so is one whose newest reading the filter does not let through.
+    """
     ListReadings: _aio.UnaryUnaryMultiCallable[_query_pb2.ListReadingsRequest, _query_pb2.ListReadingsResponse]  # type: ignore[assignment]
     """Readings as rows, by sensor and time, in pages that stay stable while data arrives."""
     AggregateReadings: _aio.UnaryUnaryMultiCallable[_query_pb2.AggregateReadingsRequest, _query_pb2.AggregateReadingsResponse]  # type: ignore[assignment]
-    """Statistics per time bucket, computed beside the data."""
+    """Statistics per time bucket, computed beside the data. All statistics of one bucket come from one reading of the data."""
     StreamReadings: _aio.UnaryStreamMultiCallable[_query_pb2.StreamReadingsRequest, _query_pb2.StreamReadingsResponse]  # type: ignore[assignment]
-    """Readings as columns, in bulk, by sensor and time within each frame. Resumable with the last frame's token."""
+    """Readings as columns, in bulk, by sensor id, then measured time, over the whole stream. Resumable with the last frame's
+    token. At most 8 run at once per server; more: UNAVAILABLE (TOO_MANY_QUERIES) with RetryInfo.
+    """
     WatchReadings: _aio.UnaryStreamMultiCallable[_query_pb2.WatchReadingsRequest, _query_pb2.WatchReadingsResponse]  # type: ignore[assignment]
-    """The newest reading of each sensor as it changes: a live picture, not a record. For every reading use StreamReadings."""
+    """The newest reading of each sensor of the live lane as it changes, from when the initial metadata arrives: a live picture,
+    not a record. For what was before use GetLatest, for every reading StreamReadings. A reading that is not newer than
+    the one shown of its sensor is not shown. Ends with UNAVAILABLE (CLOSING) and RetryInfo when the server stops.
+    """
     GetPipelineStatus: _aio.UnaryUnaryMultiCallable[_query_pb2.GetPipelineStatusRequest, _query_pb2.GetPipelineStatusResponse]  # type: ignore[assignment]
-    """How far each stage of the pipeline is behind, in readings and seconds."""
+    """How far each stage of the pipeline is behind, in batches and seconds."""
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads. Never returns a truncated answer that looks complete: a list ends with an empty page token, a stream with status OK."""
@@ -73,7 +87,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_pb2.GetLatestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_pb2.GetLatestResponse, _abc.Awaitable[_query_pb2.GetLatestResponse]]:
-        """The newest reading, by measured time, of each sensor asked for. Sensors without readings are absent."""
+        """The newest reading, by measured time, of each sensor asked for: of all sensors where the filter names none. A sensor
+        without readings is absent, and so is one whose newest reading the filter does not let through.
+        """
 
     @_abc_1.abstractmethod
     def ListReadings(
@@ -89,7 +105,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_pb2.AggregateReadingsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_pb2.AggregateReadingsResponse, _abc.Awaitable[_query_pb2.AggregateReadingsResponse]]:
-        """Statistics per time bucket, computed beside the data."""
+        """Statistics per time bucket, computed beside the data. All statistics of one bucket come from one reading of the data."""
 
     @_abc_1.abstractmethod
     def StreamReadings(
@@ -97,7 +113,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_pb2.StreamReadingsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_query_pb2.StreamReadingsResponse], _abc.AsyncIterator[_query_pb2.StreamReadingsResponse]]:
-        """Readings as columns, in bulk, by sensor and time within each frame. Resumable with the last frame's token."""
+        """Readings as columns, in bulk, by sensor id, then measured time, over the whole stream. Resumable with the last frame's
+        token. At most 8 run at once per server; more: UNAVAILABLE (TOO_MANY_QUERIES) with RetryInfo.
+        """
 
     @_abc_1.abstractmethod
     def WatchReadings(
@@ -105,7 +123,10 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_pb2.WatchReadingsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_query_pb2.WatchReadingsResponse], _abc.AsyncIterator[_query_pb2.WatchReadingsResponse]]:
-        """The newest reading of each sensor as it changes: a live picture, not a record. For every reading use StreamReadings."""
+        """The newest reading of each sensor of the live lane as it changes, from when the initial metadata arrives: a live picture,
+        not a record. For what was before use GetLatest, for every reading StreamReadings. A reading that is not newer than
+        the one shown of its sensor is not shown. Ends with UNAVAILABLE (CLOSING) and RetryInfo when the server stops.
+        """
 
     @_abc_1.abstractmethod
     def GetPipelineStatus(
@@ -113,6 +134,6 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_pb2.GetPipelineStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_pb2.GetPipelineStatusResponse, _abc.Awaitable[_query_pb2.GetPipelineStatusResponse]]:
-        """How far each stage of the pipeline is behind, in readings and seconds."""
+        """How far each stage of the pipeline is behind, in batches and seconds."""
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
