@@ -1,0 +1,1 @@
+"""Alerts and rules: not built yet; their RPCs answer UNIMPLEMENTED (mesh/unserved.py)."""

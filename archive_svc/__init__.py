@@ -1,0 +1,1 @@
+"""The archive: not built yet; its RPCs answer UNIMPLEMENTED (mesh/unserved.py)."""

@@ -1,6 +1,7 @@
 """IngestService on the wire: bytes in and out, the open frame, closing. Everything else is accept.py and stream.py."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -25,19 +26,34 @@ from mesh.ports import Clock
 from mesh.server import answers
 
 NAME = "waterquality.v1.IngestService"
-OPEN_WITHIN_S = 30.0
-ACK_READ_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a stream may wait before its first frame, and how long a gateway may leave an acknowledgement unread."""
+
+    open_s: float = 30.0
+    ack_read_s: float = 30.0
 
 
 class IngestService:
     """Both RPCs take bytes and decode them here, so that garbage gets an error of ours and parsing is ours to time."""
 
-    def __init__(self, acceptor: Acceptor, clock: Clock, limits: Limits, window: Window, streams: OpenStreams) -> None:
+    def __init__(
+        self,
+        acceptor: Acceptor,
+        clock: Clock,
+        limits: Limits,
+        window: Window,
+        streams: OpenStreams,
+        patience: Patience,
+    ) -> None:
         self._acceptor = acceptor
         self._clock = clock
         self._limits = limits
         self._window = window
         self._streams = streams
+        self._patience = patience
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a server is given to serve this."""
@@ -64,7 +80,7 @@ class IngestService:
     async def stream_batches(self, requests: object, context: Any) -> None:
         """StreamBatches: opened, then acks until the gateway half-closes, and one closing if the server drains meanwhile."""
         self._streams.admit()
-        wire = Wire(context)
+        wire = Wire(context, self._patience)
         opening = await wire.opening()
         self._streams.admit()  # again: a drain may have begun meanwhile
         stream = Stream(opening, self._acceptor, self._clock, self._window, wire.receive, wire.send_ack)
@@ -78,17 +94,18 @@ class IngestService:
 class Wire:
     """One StreamBatches call as frames. Every write has a deadline: a gateway that never reads is let go."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, patience: Patience) -> None:
         self._context = context
+        self._patience = patience
         self._writing = asyncio.Lock()
 
     async def opening(self) -> Opening:
         """The first frame, which must be `open`."""
         try:
-            async with asyncio.timeout(OPEN_WITHIN_S):
+            async with asyncio.timeout(self._patience.open_s):
                 raw = await self._context.read()
         except TimeoutError:
-            raise _not_opened(f"no frame came within {OPEN_WITHIN_S:.0f} s") from None
+            raise _not_opened(f"no frame came within {self._patience.open_s:g} s") from None
         frame = None if raw is grpc.aio.EOF else read_frame(raw)
         if not isinstance(frame, Opening):
             raise _not_opened("the first frame is " + ("a batch" if frame else "missing"))
@@ -118,10 +135,11 @@ class Wire:
     async def send(self, frame: bytes) -> None:
         """Writes one frame; raises Unavailable (ACKS_NOT_READ) when the gateway does not read."""
         try:
-            async with self._writing, asyncio.timeout(ACK_READ_WITHIN_S):
+            async with asyncio.timeout(self._patience.ack_read_s), self._writing:
                 await self._context.write(frame)
         except TimeoutError:
-            raise Unavailable(f"acks were not read for {ACK_READ_WITHIN_S:.0f} s", reason="ACKS_NOT_READ") from None
+            problem = f"acks were not read for {self._patience.ack_read_s:g} s"
+            raise Unavailable(problem, reason="ACKS_NOT_READ") from None
 
 
 def _not_opened(what: str) -> InvalidArgument:

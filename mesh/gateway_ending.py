@@ -1,7 +1,9 @@
 """What the end of a stream means for its gateway: try again (when?), cut the batches smaller, or stop."""
 
+import asyncio
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2
@@ -21,6 +23,10 @@ _FINAL = frozenset(
 )
 
 
+_MADE_UP = "Internal error from Core"
+_LATE_STATUS_LOOKS, _LATE_STATUS_EVERY_S = 100, 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """`is_final`: the same stream would end the same way again, so the gateway stops. `retry_after_s`: when the server wants to
@@ -31,6 +37,18 @@ class Ending:
     is_orderly: bool = False
     is_too_large: bool = False
     retry_after_s: float | None = None
+
+
+async def true_ending(call: Any, failure: grpc.aio.AioRpcError) -> Ending:
+    """As `ending_of`, but of what the server said. Where a write and the server's end of the stream cross, grpc.aio first
+    makes up INTERNAL ("Internal error from Core") and learns the real status a moment later, waited for here up to a second."""
+    for _ in range(_LATE_STATUS_LOOKS):
+        if failure.details() != _MADE_UP:
+            break
+        await asyncio.sleep(_LATE_STATUS_EVERY_S)
+        metadata = await call.initial_metadata(), await call.trailing_metadata()
+        failure = grpc.aio.AioRpcError(await call.code(), *metadata, await call.details())
+    return ending_of(failure)
 
 
 def ending_of(failure: grpc.aio.AioRpcError) -> Ending:

@@ -18,7 +18,7 @@ from mesh.codec.gateway_frames import (
 from mesh.codec.packed import MAX_READING_BYTES
 from mesh.errors import Fault, Unavailable
 from mesh.gateway_buffer import GatewayBuffer, Launched, PackedBatch
-from mesh.gateway_ending import Ending, ending_of
+from mesh.gateway_ending import Ending, true_ending
 from mesh.gateway_settings import GatewaySettings
 
 _DEFAULT_BATCH_READINGS = 10_000
@@ -85,7 +85,7 @@ class GatewayStream:
                 Unavailable(f"{self._settings.target} did not open a stream within {within_s:g} s", reason="NOT_OPENED")
             )
         except grpc.aio.AioRpcError as failure:
-            return ending_of(failure)
+            return await true_ending(self._call, failure)
         opened = read_answer(raw) if raw is not grpc.aio.EOF else None
         if not isinstance(opened, Opened):
             return Ending(Unavailable(f"{self._settings.target} did not answer with `opened`", reason="NOT_OPENED"))
@@ -154,7 +154,7 @@ class GatewayStream:
         except TimeoutError:
             return self._fell_silent()
         except grpc.aio.AioRpcError as failure:
-            return ending_of(failure)
+            return await true_ending(self._call, failure)
         ended = Unavailable("the server ended the stream", reason="STREAM_ENDED")
         return Ending(ended, is_orderly=self._is_half_closed)
 

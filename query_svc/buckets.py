@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from query_svc.groups import Chunk
-from query_svc.selection import moment, time_range, value_is_left
+from query_svc.selection import flag_of, moment, time_range
 from water import flags as qartod
 
 
@@ -24,8 +24,11 @@ def usable_values(chunk: Chunk, buckets: Buckets) -> tuple[str, dict[str, Any]]:
     without = set(selection.without_flags) | (set() if buckets.include_failed else {qartod.FAIL})
     times, arguments = time_range(selection)
     regions = " AND r.region = ANY(%(regions)s)" if selection.regions else ""
+    unwanted = ", ".join(str(flag) for flag in sorted(without))
     values = ", ".join(
-        f"CASE WHEN {value_is_left(parameter, sorted(without))} THEN r.{parameter.sql_column} END AS {parameter.sql_column}"
+        f"CASE WHEN {flag_of(parameter)} NOT IN ({unwanted}) THEN r.{parameter.sql_column} END AS {parameter.sql_column}"
+        if unwanted
+        else f"r.{parameter.sql_column}"
         for parameter in selection.parameters
     )
     if buckets.width_us is None:

@@ -106,7 +106,7 @@ class Groups:
         if self._names is None:
             self._names = list(self._selection.regions) or await self._seen_regions()
         names = _next(self._names, key, count, including)
-        place = "array_position(%(regions)s::text[], r.region::text) - 1::bigint"
+        place = "0::bigint" if len(names) == 1 else "array_position(%(regions)s::text[], r.region::text) - 1::bigint"
         return Chunk(names, replace(self._selection, regions=tuple(names)), place) if names else None
 
     async def _seen_sensors(self, lowest: int, count: int) -> NDArray[np.int64]:

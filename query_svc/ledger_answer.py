@@ -82,6 +82,15 @@ class LedgerAnswer:
         entries = [Entry(gateway_id, hour, dict(sums[gateway_id, hour]), hour in settled) for gateway_id, hour in shown]
         return Page(entries, len(keys) > len(shown), await self._balanced(question))
 
+    async def totals(self) -> dict[str, int]:
+        """Sums over all gateways and hours, by measure, as of now."""
+        sums: dict[str, int] = defaultdict(int)
+        for database in self._databases:
+            async with transaction(database) as connection:
+                for measure, count in await connection.execute(text(_TOTALS)):
+                    sums[measure] += int(count)
+        return dict(sums)
+
     async def _wait_counted(self, wanted: Mapping[Partition, int], deadline_us: int) -> bool:
         left_s = max(0.0, (deadline_us - self._clock.now_us()) / 1_000_000)
         return await wait_until(lambda counted: passed(wanted, counted), self._counted, left_s, self._clock)
@@ -129,5 +138,7 @@ FROM ledger JOIN (VALUES ('accepted', 1), ('stored', -1), ('duplicate', -1), ('c
                          ('dead:record', -1)) AS law (measure, sign) USING (measure)
 WHERE {_WHERE}
 """
+
+_TOTALS = "SELECT measure, sum(count) FROM ledger GROUP BY measure"
 
 _SETTLED = "SELECT hour_us FROM hour_fences WHERE settled AND hour_us = ANY(CAST(:hours AS bigint[]))"

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-from sqlalchemy import text
 
 from mesh import ledger
 from mesh.errors import WaterError
-from mesh.shards import transaction
 from query_svc.status import Status
 from wq.embedded import System
 
@@ -30,12 +28,8 @@ class Totals:
 
 
 async def read_totals(system: System) -> Totals:
-    """Sums of the ledger: gateways times hours, few rows each."""
-    sums: dict[str, int] = {}
-    for database in system.databases:
-        async with transaction(database) as connection:
-            for measure, count in await connection.execute(text("SELECT measure, sum(count) FROM ledger GROUP BY measure")):
-                sums[measure] = sums.get(measure, 0) + int(count)
+    """Sums of the ledger."""
+    sums = await system.querying.answer.totals()
     refused = sum(count for measure, count in sums.items() if measure.startswith("refused:"))
     accepted, stored, duplicate, conflicting = (
         sums.get(name, 0) for name in (ledger.ACCEPTED, ledger.STORED, ledger.DUPLICATE, ledger.CONFLICTING)

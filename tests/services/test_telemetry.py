@@ -14,15 +14,12 @@ from mesh.logs import setup_logs
 from mesh.ports import Partition
 from mesh.stages import Progress
 from mesh.telemetry import (
-    ACCEPTED,
     CATALOGUE,
     HANDLED,
-    IN_FLIGHT,
     LAG,
-    REFUSED,
+    LEDGER,
     STREAMS,
     TROUBLED,
-    Kind,
     Metrics,
     serve_metrics,
 )
@@ -43,7 +40,7 @@ def logged() -> Iterator[io.StringIO]:
 
 def test_metrics_are_served_as_text_with_unit_and_advice() -> None:
     metrics = Metrics()
-    metrics.add(ACCEPTED, 1000, lane="live")
+    metrics.set(LEDGER, 1000, measure="accepted")
     metrics.set(LAG, 0.25, stage="record")
     metrics.read(STREAMS, lambda: 7)
     with (
@@ -51,16 +48,16 @@ def test_metrics_are_served_as_text_with_unit_and_advice() -> None:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as page,
     ):
         text = page.read().decode()
-    assert 'wq_readings_accepted_total{lane="live"} 1000.0' in text
+    assert 'wq_ledger_readings{measure="accepted"} 1000.0' in text
     assert 'wq_stage_lag_seconds{stage="record"} 0.25' in text
     assert "wq_streams_open 7.0" in text
-    assert all(f"Unit: {metric.unit}. When high: {metric.when_high}" in text for metric in (ACCEPTED, LAG, STREAMS))
+    assert all(f"Unit: {metric.unit}. When high: {metric.when_high}" in text for metric in (LEDGER, LAG, STREAMS))
 
 
 def test_what_nobody_measures_is_not_shown_as_zero() -> None:
     metrics = Metrics()
-    metrics.add(IN_FLIGHT)
-    assert [family.name for family in metrics.registry.collect()] == [IN_FLIGHT.name]
+    metrics.set(STREAMS, 0)
+    assert [family.name for family in metrics.registry.collect()] == [STREAMS.name]
 
 
 def test_a_worker_is_followed_without_its_doing() -> None:
@@ -91,30 +88,13 @@ def test_metrics_are_not_served_to_other_machines() -> None:
         pass
 
 
-def test_what_is_in_flight_is_let_go_also_after_an_error() -> None:
-    metrics = Metrics()
-    inside = []
-
-    def fail() -> None:
-        inside.append(metrics.registry.get_sample_value("wq_batches_in_flight"))
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError), metrics.during(IN_FLIGHT, 2):
-        fail()
-    assert inside == [2]
-    assert metrics.registry.get_sample_value("wq_batches_in_flight") == 0
-
-
-def test_a_counter_cannot_be_set_and_labels_must_be_the_metrics_own() -> None:
-    with pytest.raises(ValueError, match="only grows"):
-        Metrics().set(REFUSED, 1, reason="TOO_OLD")
+def test_labels_must_be_the_metrics_own() -> None:
     with pytest.raises(ValueError, match="label"):
-        Metrics().add(REFUSED, 1, gateway="g-1")
+        Metrics().set(LAG, 1, gateway="g-1")
 
 
 def test_no_metric_counts_by_sensor_or_gateway() -> None:
     assert not {"sensor", "sensor_id", "gateway", "gateway_id"} & {label for metric in CATALOGUE for label in metric.labels}
-    assert {metric.kind for metric in CATALOGUE} == set(Kind)
 
 
 def test_an_event_is_one_json_line(logged: io.StringIO) -> None:

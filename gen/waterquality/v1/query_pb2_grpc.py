@@ -27,6 +27,8 @@ if _version_not_supported:
 
 class QueryServiceStub:
     """Reads. Never returns a truncated answer that looks complete: a list ends with an empty page token, a stream with status OK.
+    A server answers at most 32 queries at once; more: UNAVAILABLE (TOO_MANY_QUERIES) with RetryInfo. A query that takes a minute
+    ends with RESOURCE_EXHAUSTED (QUERY_TOO_LONG): ask for less. UNAVAILABLE (DATABASE_AWAY, SHARD_MOVED): ask again.
     """
 
     def __init__(self, channel):
@@ -69,6 +71,8 @@ class QueryServiceStub:
 
 class QueryServiceServicer:
     """Reads. Never returns a truncated answer that looks complete: a list ends with an empty page token, a stream with status OK.
+    A server answers at most 32 queries at once; more: UNAVAILABLE (TOO_MANY_QUERIES) with RetryInfo. A query that takes a minute
+    ends with RESOURCE_EXHAUSTED (QUERY_TOO_LONG): ask for less. UNAVAILABLE (DATABASE_AWAY, SHARD_MOVED): ask again.
     """
 
     def GetLatest(self, request, context):
@@ -160,6 +164,8 @@ def add_QueryServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class QueryService:
     """Reads. Never returns a truncated answer that looks complete: a list ends with an empty page token, a stream with status OK.
+    A server answers at most 32 queries at once; more: UNAVAILABLE (TOO_MANY_QUERIES) with RetryInfo. A query that takes a minute
+    ends with RESOURCE_EXHAUSTED (QUERY_TOO_LONG): ask for less. UNAVAILABLE (DATABASE_AWAY, SHARD_MOVED): ask again.
     """
 
     @staticmethod

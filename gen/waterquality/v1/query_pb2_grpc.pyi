@@ -27,7 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QueryServiceStub:
-    """Reads. Never returns a truncated answer that looks complete: a list ends with an empty page token, a stream with status OK."""
+    """Reads. Never returns a truncated answer that looks complete: a list ends with an empty page token, a stream with status OK.
+    A server answers at most 32 queries at once; more: UNAVAILABLE (TOO_MANY_QUERIES) with RetryInfo. A query that takes a minute
+    ends with RESOURCE_EXHAUSTED (QUERY_TOO_LONG): ask for less. UNAVAILABLE (DATABASE_AWAY, SHARD_MOVED): ask again.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -55,7 +58,10 @@ class QueryServiceStub:
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
-    """Reads. Never returns a truncated answer that looks complete: a list ends with an empty page token, a stream with status OK."""
+    """Reads. Never returns a truncated answer that looks complete: a list ends with an empty page token, a stream with status OK.
+    A server answers at most 32 queries at once; more: UNAVAILABLE (TOO_MANY_QUERIES) with RetryInfo. A query that takes a minute
+    ends with RESOURCE_EXHAUSTED (QUERY_TOO_LONG): ask for less. UNAVAILABLE (DATABASE_AWAY, SHARD_MOVED): ask again.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetLatest: _aio.UnaryUnaryMultiCallable[_query_pb2.GetLatestRequest, _query_pb2.GetLatestResponse]  # type: ignore[assignment]
@@ -79,7 +85,10 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """How far each stage of the pipeline is behind, in batches and seconds."""
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads. Never returns a truncated answer that looks complete: a list ends with an empty page token, a stream with status OK."""
+    """Reads. Never returns a truncated answer that looks complete: a list ends with an empty page token, a stream with status OK.
+    A server answers at most 32 queries at once; more: UNAVAILABLE (TOO_MANY_QUERIES) with RetryInfo. A query that takes a minute
+    ends with RESOURCE_EXHAUSTED (QUERY_TOO_LONG): ask for less. UNAVAILABLE (DATABASE_AWAY, SHARD_MOVED): ask again.
+    """
 
     @_abc_1.abstractmethod
     def GetLatest(
