@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ingest_svc.stream import Stream
 from mesh.codec.ingest_frames import Opening
@@ -53,8 +53,10 @@ class OpenStreams:
         """Admits nothing more, says `closing` on every stream, waits until they have finished or the grace is over, and ends
         the rest with UNAVAILABLE (SHUTTING_DOWN)."""
         self._is_closing = True
-        await asyncio.gather(*(say(grace_s) for say in self._farewell.values()), return_exceptions=True)
         deadline_us = clock.now_us() + int(grace_s * 1e6)
+        with suppress(TimeoutError):  # a gateway that does not read keeps nobody waiting
+            async with asyncio.timeout(grace_s):
+                await asyncio.gather(*(say(grace_s) for say in self._farewell.values()), return_exceptions=True)
         while self._farewell and clock.now_us() < deadline_us:
             await clock.sleep(0.02)
         for stream in self._farewell:

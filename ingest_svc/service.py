@@ -98,6 +98,7 @@ class Wire:
         self._context = context
         self._patience = patience
         self._writing = asyncio.Lock()
+        self._is_stuck = False
 
     async def opening(self) -> Opening:
         """The first frame, which must be `open`."""
@@ -136,7 +137,11 @@ class Wire:
         """Writes one frame; raises Unavailable (ACKS_NOT_READ) when the gateway does not read."""
         try:
             async with asyncio.timeout(self._patience.ack_read_s), self._writing:
+                if self._is_stuck:
+                    raise TimeoutError
+                self._is_stuck = True  # gRPC cannot take back a write that was given up, nor begin another one behind it
                 await self._context.write(frame)
+                self._is_stuck = False
         except TimeoutError:
             problem = f"acks were not read for {self._patience.ack_read_s:g} s"
             raise Unavailable(problem, reason="ACKS_NOT_READ") from None

@@ -9,7 +9,7 @@ from ingest_svc.judge import Limits
 from ingest_svc.open_streams import OpenStreams
 from ingest_svc.screen import Screen
 from ingest_svc.screened_positions import ScreenedPositions
-from ingest_svc.service import IngestService
+from ingest_svc.service import IngestService, Patience
 from ingest_svc.window import Window
 from mesh.ports import Clock, Log, Objects
 from mesh.run import Worker
@@ -34,7 +34,8 @@ def wire_accept(settings: Settings, log: Log, clock: Clock) -> Accepting:
     progress = Progress("accept")
     streams = OpenStreams(settings.max_streams)
     window = Window(settings.window_batches, settings.window_bytes)
-    service = IngestService(Acceptor(log, clock, limits, progress), clock, limits, window, streams)
+    patience = Patience(settings.stream_open_s, settings.ack_read_s)
+    service = IngestService(Acceptor(log, clock, limits, progress), clock, limits, window, streams, patience)
     return Accepting(service, streams, progress)
 
 

@@ -1,7 +1,9 @@
 """What the end of a stream means for its gateway: try again (when?), cut the batches smaller, or stop."""
 
 import asyncio
+import contextlib
 import random
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +26,7 @@ _FINAL = frozenset(
 
 
 _MADE_UP = "Internal error from Core"
-_LATE_STATUS_LOOKS, _LATE_STATUS_EVERY_S = 100, 0.01
+_LATE_STATUS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +41,41 @@ class Ending:
     retry_after_s: float | None = None
 
 
-async def true_ending(call: Any, failure: grpc.aio.AioRpcError) -> Ending:
-    """As `ending_of`, but of what the server said. Where a write and the server's end of the stream cross, grpc.aio first
-    makes up INTERNAL ("Internal error from Core") and learns the real status a moment later, waited for here up to a second."""
-    for _ in range(_LATE_STATUS_LOOKS):
-        if failure.details() != _MADE_UP:
-            break
-        await asyncio.sleep(_LATE_STATUS_EVERY_S)
-        metadata = await call.initial_metadata(), await call.trailing_metadata()
-        failure = grpc.aio.AioRpcError(await call.code(), *metadata, await call.details())
-    return ending_of(failure)
+class EndWatch:
+    """Keeps the status that a call really ended with. Where a write and the server's end of the stream cross, grpc.aio puts
+    INTERNAL ("Internal error from Core") in its place, sometimes before it is known and sometimes after."""
+
+    def __init__(self, call: Any) -> None:
+        self._true: grpc.aio.AioRpcError | None = None
+        self._is_known = asyncio.Event()
+        call.add_done_callback(self._note)
+
+    async def ending(self, failure: grpc.aio.AioRpcError) -> Ending:
+        """What this failure of the call means; waits a moment for the true status where grpc.aio made one up."""
+        if failure.details() == _MADE_UP:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LATE_STATUS_S):
+                    await self._is_known.wait()
+            failure = self._true or failure
+        return ending_of(failure)
+
+    def _note(self, call: Any) -> None:
+        """Called each time a status is put in place."""
+        details = _at_once(call.details())
+        if details != _MADE_UP and not call.cancelled():
+            metadata = _at_once(call.initial_metadata()), _at_once(call.trailing_metadata())
+            self._true = grpc.aio.AioRpcError(_at_once(call.code()), *metadata, details)
+            self._is_known.set()
+
+
+def _at_once(known: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that has nothing to wait for."""
+    try:
+        known.send(None)
+    except StopIteration as done:
+        return done.value
+    known.close()
+    raise AssertionError("the status of a call that is done is known")
 
 
 def ending_of(failure: grpc.aio.AioRpcError) -> Ending:

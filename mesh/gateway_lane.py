@@ -165,9 +165,9 @@ class GatewayLane:
                 self._stream = stream
                 return self._judge(await stream.converse())
             finally:
-                call.cancel()
                 self._stream = None
                 self._buffer.disconnected()
+                await stream.close()
 
     def _opened(self, opened: Opened) -> None:
         self._streams += 1

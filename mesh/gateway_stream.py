@@ -18,7 +18,7 @@ from mesh.codec.gateway_frames import (
 from mesh.codec.packed import MAX_READING_BYTES
 from mesh.errors import Fault, Unavailable
 from mesh.gateway_buffer import GatewayBuffer, Launched, PackedBatch
-from mesh.gateway_ending import Ending, true_ending
+from mesh.gateway_ending import Ending, EndWatch
 from mesh.gateway_settings import GatewaySettings
 
 _DEFAULT_BATCH_READINGS = 10_000
@@ -57,6 +57,8 @@ class GatewayStream:
         max_batch_readings: int,
     ) -> None:
         self._call = call
+        self._answers = aiter(call)  # not call.read(), which forgets acks that are there already when a write has failed
+        self._end = EndWatch(call)
         self._settings = settings
         self._buffer = buffer
         self._pulse = pulse
@@ -79,14 +81,14 @@ class GatewayStream:
             async with asyncio.timeout(within_s):
                 with contextlib.suppress(asyncio.InvalidStateError):  # ended already: read says why
                     await self._call.write(opening)
-                raw = await self._call.read()
+                raw = await anext(self._answers, None)
         except TimeoutError:
             return Ending(
                 Unavailable(f"{self._settings.target} did not open a stream within {within_s:g} s", reason="NOT_OPENED")
             )
         except grpc.aio.AioRpcError as failure:
-            return await true_ending(self._call, failure)
-        opened = read_answer(raw) if raw is not grpc.aio.EOF else None
+            return await self._end.ending(failure)
+        opened = read_answer(raw) if raw is not None else None
         if not isinstance(opened, Opened):
             return Ending(Unavailable(f"{self._settings.target} did not answer with `opened`", reason="NOT_OPENED"))
         self.window_batches, self.window_bytes = opened.window_batches, opened.window_bytes
@@ -101,6 +103,11 @@ class GatewayStream:
             ending = await self._listen()
             writing.cancel()
         return ending
+
+    async def close(self) -> None:
+        """Gives the call up, where it has not ended."""
+        self._call.cancel()
+        await self._answers.aclose()
 
     async def _write(self) -> None:
         """Sends until the server closes or we have finished. A broken stream is told by `_listen`, which learns why."""
@@ -147,14 +154,14 @@ class GatewayStream:
     async def _listen(self) -> Ending:
         try:
             async with self._silence:
-                while (raw := await self._call.read()) is not grpc.aio.EOF:
+                async for raw in self._answers:
                     if (problem := self._take(raw)) is not None:
                         return problem
                     self._watch(heard=True)
         except TimeoutError:
             return self._fell_silent()
         except grpc.aio.AioRpcError as failure:
-            return await true_ending(self._call, failure)
+            return await self._end.ending(failure)
         ended = Unavailable("the server ended the stream", reason="STREAM_ENDED")
         return Ending(ended, is_orderly=self._is_half_closed)
 

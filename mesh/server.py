@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import grpc
 import structlog
+from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
@@ -33,21 +34,27 @@ def answers(
         try:
             return await handler(self, request, context)
         except WaterError as error:
-            await end_call(context, error)
+            code, status = error.code, to_status(error)
         except (grpc.aio.AbortError, grpc.aio.BaseError):
             raise
         except Exception as error:  # noqa: BLE001 - the edge: nothing of ours may leak to a caller
             _log.exception("handler failed", method=handler.__qualname__, error=repr(error))
-            await end_call(context, Fault("internal error; the server's log has the details"))
+            code, status = Fault.code, to_status(Fault("internal error; the server's log has the details"))
+        # Not in the handlers above: their errors hold what the call had in memory, and a caller may let us wait here.
+        await _end(context, code, status)
         raise AssertionError("abort always raises")
 
     return answer
 
 
 async def end_call(context: Any, error: WaterError) -> None:
-    """Ends the call with the error's status and details. Always raises."""
-    details = to_status(error).SerializeToString()
-    await context.abort(error.code, error.message, trailing_metadata=((STATUS_DETAILS, details),))
+    """Ends the call with the error's status and details. Always raises: when the status is on its way, which a caller that does
+    not read what was sent before delays until it does, or goes."""
+    await _end(context, error.code, to_status(error))
+
+
+async def _end(context: Any, code: grpc.StatusCode, status: Status) -> None:
+    await context.abort(code, status.message, trailing_metadata=((STATUS_DETAILS, status.SerializeToString()),))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mesh.errors import SetupError
@@ -33,23 +33,39 @@ class Settings(BaseSettings):
     partitions: int = Field(4, ge=1, le=1024, description="Partitions of each log topic, fixed when the data directory is made.")
     slots: int = Field(8, ge=2, le=4096, description="Hash partitions of sensor_readings, fixed when the data directory is made.")
     retention_days: float = Field(
-        7, gt=0, description="How long log records are kept at least; never dropped before every stage has passed them."
+        7,
+        gt=0,
+        le=36_500,
+        description="How long log records are kept at least; never dropped before every stage has passed them.",
     )
     max_batch_readings: int = Field(10_000, ge=1, le=100_000, description="Readings a batch may have.")
     max_batch_bytes: int = Field(512 * 1024, ge=1024, le=1024 * 1024, description="Bytes a batch may have.")
     window_batches: int = Field(64, ge=1, le=10_000, description="Unacknowledged batches a stream may have.")
     window_bytes: int = Field(8 * 1024 * 1024, ge=1024 * 1024, description="Unacknowledged bytes a stream may have.")
     max_streams: int = Field(4096, ge=1, description="Open gateway streams of one server; further ones are told to try again.")
-    future_tolerance_s: float = Field(300, ge=0, description="How far in the future a reading may be measured.")
+    stream_open_s: float = Field(30, gt=0, le=600, description="How long a stream may wait before its first frame.")
+    ack_read_s: float = Field(
+        30, gt=0, le=600, description="How long a gateway may leave an acknowledgement unread before its stream is ended."
+    )
+    future_tolerance_s: float = Field(300, ge=0, le=31_536_000, description="How far in the future a reading may be measured.")
     horizon_us: int = Field(
         946_684_800_000_000,
         ge=0,
+        le=4_102_444_800_000_000,
         description="Readings measured before this are refused, microseconds since 1970; default 2000-01-01T00:00:00Z.",
     )
     drain_s: float = Field(10, ge=0, le=600, description="How long a stopping server waits for streams and workers to finish.")
     fleet_gateways: int = Field(3, ge=1, le=1000, description="Gateways of the simulated fleet of `wq up`.")
     fleet_sensors: int = Field(200, ge=1, le=1_000_000, description="Sensors of the simulated fleet of `wq up`.")
-    fleet_period_s: float = Field(1.0, gt=0, description="Seconds between two readings of a simulated sensor.")
+    fleet_period_s: float = Field(1.0, ge=0.001, le=86_400, description="Seconds between two readings of a simulated sensor.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.grpc_port and self.grpc_port == self.http_port:
+            raise ValueError(
+                f"grpc_port and http_port are both {self.grpc_port}: give one of them another port (0 takes a free one)"
+            )
+        return self
 
 
 def read_settings(file: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
@@ -63,13 +79,18 @@ def read_settings(file: Path | None, flags: Mapping[str, Any], environment: Mapp
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        for problem in error.errors():
-            name = ".".join(str(part) for part in problem["loc"])
-            known = "" if name in Settings.model_fields else "; see docs/settings.md for the names"
-            problems.append(f"{name} = {problem['input']!r}: {problem['msg']}{known}")
+        problems += [_say(problem["loc"], problem["input"], problem["msg"]) for problem in error.errors()]
     if problems:
         raise SetupError("settings: " + "; ".join(problems))
     return settings
+
+
+def _say(place: tuple[int | str, ...], value: object, problem: str) -> str:
+    name = ".".join(str(part) for part in place)
+    if not name:  # of several settings together
+        return problem.removeprefix("Value error, ")
+    known = "" if name in Settings.model_fields else "; see docs/settings.md for the names"
+    return f"{name} = {value!r}: {problem}{known}"
 
 
 def _from_file(file: Path | None, problems: list[str]) -> dict[str, Any]:

@@ -39,10 +39,10 @@ async def _next(rounds: AsyncIterator[Slice]) -> Slice | None:
 
 
 async def _rounds(shards: Shards, selection: Selection, after: Place | None) -> AsyncGenerator[Slice]:
-    """Ordered runs of readings. Each round asks the shards whose last slice is used up, and passes on what lies before the end
-    of every slice: behind that a shard may still have something to come."""
+    """Ordered runs of readings. Each round asks all shards of which less than a slice is held, at once, and passes on what lies
+    before the end of every slice: behind that a shard may still have something to come."""
     asked = shards_of(shards, selection.sensors)
-    limit = max(LEAST_SLICE, MOST_WAITING_READINGS // (4 * max(len(asked), 1)))
+    limit = max(LEAST_SLICE, MOST_WAITING_READINGS // (6 * max(len(asked), 1)))
     cursor: dict[int, Place | None] = dict.fromkeys(asked, after)
     held: dict[int, Slice] = {}
 
@@ -50,10 +50,10 @@ async def _rounds(shards: Shards, selection: Selection, after: Place | None) -> 
         return await read_slice(shards, shard, selection, cursor[shard], limit)
 
     while cursor or held:
-        empty = [shard for shard in cursor if shard not in held]
-        for shard, found in zip(empty, await shards.gather(refill, empty), strict=True):
+        low = [shard for shard in cursor if shard not in held or len(held[shard]) < limit]
+        for shard, found in zip(low, await shards.gather(refill, low), strict=True):
             if len(found):
-                held[shard] = found
+                held[shard] = merged([held[shard], found]) if shard in held else found
             if len(found) < limit:
                 del cursor[shard]
             else:

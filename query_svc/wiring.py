@@ -80,8 +80,10 @@ async def create_tables(catalog: AsyncEngine, shards: Shards) -> None:
     await shards.gather(create)
 
 
-def wire_query(settings: Settings, log: Log, objects: Objects, catalog: AsyncEngine, shards: Shards, clock: Clock) -> Querying:
-    """All roles of the service."""
+def wire_query(
+    settings: Settings, log: Log, objects: Objects, catalog: AsyncEngine, shards: Shards, reads: Shards, clock: Clock
+) -> Querying:
+    """All roles of the service. `reads` are the same shards by connections of their own, for callers' queries."""
     names = ("record", "count", "sight", "watch", "retain", "contexts")
     record, count, sight, watching, retaining, contexts = (Progress(name) for name in names)
     recorded = Recorded(shards, log.log_id, clock)
@@ -93,7 +95,7 @@ def wire_query(settings: Settings, log: Log, objects: Objects, catalog: AsyncEng
     status = PipelineStatus(log, catalog, shards, recorded, clock)
     answer = LedgerAnswer(log, catalog, shards, recorded, clock)
     return Querying(
-        query=QueryService(Answer(shards, places, recorded, log.log_id), places, watch, status, clock),
+        query=QueryService(Answer(reads, places, recorded, log.log_id), places, watch, status, clock),
         catalog=CatalogService(Sites(catalog, clock), Sensors(catalog, clock)),
         ledger=LedgerService(answer, log.log_id, log.partition_count),
         workers=(

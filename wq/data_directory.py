@@ -1,5 +1,6 @@
 """The folder that an embedded deployment lives in: whose it is, which version, and that nobody else uses it now."""
 
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,8 @@ from mesh.errors import SetupError
 
 FORMAT = 1
 LEAST_FREE_BYTES = 512 * 1024 * 1024
+DEPLOYMENT = "deployment.json"
+_BEFORE_ANY_DATA = {"lock", "deployment.new", "wq.toml", "lost+found"}  # a disk of its own has the last from the beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,31 +65,59 @@ def default_path() -> Path:
 @contextmanager
 def open_data_directory(path: Path, slots: int, partitions: int) -> Iterator[DataDirectory]:
     """Makes or opens it and holds its lock. Raises SetupError, naming the mend, when it is in use, of another format, made
-    with other numbers, not ours, or its disk is full."""
+    with other numbers, not ours (then nothing in it is touched), or its disk is full."""
     path = path.absolute()
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        _make(path)
+        _must_be_ours(path)
         handle = (path / "lock").open("a+")
     except OSError as error:
-        raise SetupError(f"data directory {path}: {error.strerror}; choose another with --data") from None
+        raise _unusable(path, error) from None
     with handle:
-        _lock(handle.fileno(), path)
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        _check_space(path)
-        deployment, is_new = _deployment(path, Deployment(FORMAT, slots, partitions))
-        yield DataDirectory(path, deployment, is_new)
+        try:
+            _lock(handle.fileno(), path)
+            _check_space(path)
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            deployment, is_new = _deployment(path, Deployment(FORMAT, slots, partitions))
+            data = DataDirectory(path, deployment, is_new)
+            data.objects.mkdir(mode=0o700, exist_ok=True)
+            data.endpoint.unlink(missing_ok=True)  # a killed run leaves one that names a port where nobody listens
+        except OSError as error:
+            raise _unusable(path, error) from None
+        yield data
+
+
+def _make(path: Path) -> None:
+    """Others may pass through what is made, as PostgreSQL's own user must, but not look around."""
+    for missing in reversed([folder for folder in (path, *path.parents) if not folder.exists()]):
+        missing.mkdir(exist_ok=True)
+        missing.chmod(0o711)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "it is no directory")
+
+
+def _unusable(path: Path, error: OSError) -> SetupError:
+    return SetupError(f"data directory {path}: {error.strerror}; make that right, or choose another directory with --data")
+
+
+def _must_be_ours(path: Path) -> None:
+    if (path / DEPLOYMENT).exists():
+        return
+    strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in _BEFORE_ANY_DATA)
+    if strangers:
+        raise SetupError(f"{path} is no data directory of ours (it holds {strangers[0]!r}): choose an empty one with --data")
 
 
 def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner = (path / "lock").read_text().strip() or "another process"
+        owner = (path / "lock").read_text().strip()
+        who, how = (f"process {owner}", f"Ctrl-C there, or kill {owner}") if owner else ("another process", "Ctrl-C there")
         raise SetupError(
-            f"data directory {path} is in use by process {owner}: stop that one (Ctrl-C there, or kill {owner}), "
-            "or choose another directory with --data"
+            f"data directory {path} is in use by {who}: stop that one ({how}), or choose another directory with --data"
         ) from None
 
 
@@ -100,14 +131,9 @@ def _check_space(path: Path) -> None:
 
 
 def _deployment(path: Path, wanted: Deployment) -> tuple[Deployment, bool]:
-    file = path / "deployment.json"
+    file = path / DEPLOYMENT
     if not file.exists():
-        strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in {"lock", "wq.toml", "postgres"})
-        if strangers:
-            raise SetupError(f"{path} is no data directory of ours (it holds {strangers[0]}): choose an empty one with --data")
-        draft = file.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(wanted)))
-        draft.rename(file)
+        _write_durably(file, json.dumps(asdict(wanted)))
         return wanted, True
     try:
         content = json.loads(file.read_text())
@@ -127,3 +153,18 @@ def _deployment(path: Path, wanted: Deployment) -> tuple[Deployment, bool]:
                 f"set WQ_{name.upper()}={have}, or choose another directory with --data"
             )
     return found, False
+
+
+def _write_durably(file: Path, content: str) -> None:
+    """Whole or not at all, and before anything that depends on it."""
+    draft = file.with_suffix(".new")
+    with draft.open("w") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    draft.rename(file)
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,19 +1,27 @@
-"""What a running system tells its operator: one line that moves."""
+"""What a running system tells its operator: one line that moves, or where nothing can move, a line now and then."""
 
+import io
+import sys
 from collections import deque
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+from sqlalchemy import text
 
 from mesh import ledger
 from mesh.errors import WaterError
+from mesh.shards import transaction
+from mesh.telemetry import BACKLOG, LAG, LEDGER
 from query_svc.status import Status
 from wq.embedded import System
 
 EVERY_S = 1.0
+PRINTED_EVERY = 10
 RATE_OVER = 6
+COST_SHARE = 20
+"""Looking takes at most one part in so many of the time, however much there is to sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +36,14 @@ class Totals:
 
 
 async def read_totals(system: System) -> Totals:
-    """Sums of the ledger."""
-    sums = await system.querying.answer.totals()
+    """Sums of the ledger: gateways times hours, few rows each. Raises Unavailable."""
+    sums: dict[str, int] = {}
+    for database in system.databases:
+        async with transaction(database) as connection:
+            for measure, count in await connection.execute(text("SELECT measure, sum(count) FROM ledger GROUP BY measure")):
+                sums[measure] = sums.get(measure, 0) + int(count)
+    for measure, count in sums.items():
+        system.metrics.set(LEDGER, count, measure=measure)
     refused = sum(count for measure, count in sums.items() if measure.startswith("refused:"))
     accepted, stored, duplicate, conflicting = (
         sums.get(name, 0) for name in (ledger.ACCEPTED, ledger.STORED, ledger.DUPLICATE, ledger.CONFLICTING)
@@ -39,39 +53,66 @@ async def read_totals(system: System) -> Totals:
 
 async def show_live(system: System, console: Console) -> None:
     """Shows readings a second, lag and stored once a second until cancelled; on a terminal as one line that moves, else as a
-    line every ten seconds."""
+    line every ten seconds, and one whenever a problem comes or goes."""
     past: deque[tuple[int, int]] = deque(maxlen=RATE_OVER)
-    shown = 0
+    shown, had_problem = 0, False
     with Live(Text("starting ..."), console=console, auto_refresh=False, transient=True) as live:
         while True:
-            try:
-                totals, status = await read_totals(system), await system.querying.status.status()
-                past.append((system.clock.now_us(), totals.accepted))
-                line = _line(totals, _rate(past), status, len(system.accepting.streams))
-            except WaterError as error:
-                line = Text(f"problem: {error.message}", style="red")
+            began_us = system.clock.now_us()
+            line, has_problem = await _look(system, past)
             if console.is_terminal:
                 live.update(line, refresh=True)
-            elif shown % 10 == 0:
+            elif shown % PRINTED_EVERY == 0 or has_problem != had_problem:
                 console.print(line)
-            shown += 1
-            await system.clock.sleep(EVERY_S)
+            shown, had_problem = shown + 1, has_problem
+            took_s = (system.clock.now_us() - began_us) / 1e6
+            await system.clock.sleep(max(EVERY_S, took_s * COST_SHARE))
 
 
-def _rate(past: deque[tuple[int, int]]) -> float:
+async def _look(system: System, past: deque[tuple[int, int]]) -> tuple[Text, bool]:
+    """The line, and whether something is wrong."""
+    try:
+        totals, status = await read_totals(system), await system.querying.status.status()
+    except WaterError as error:
+        return Text(f"problem: {system.database.problem or error.message}", style="red"), True
+    past.append((system.clock.now_us(), totals.accepted))
+    for stage in status.stages:
+        system.metrics.set(BACKLOG, stage.backlog_count, stage=stage.stage)
+        system.metrics.set(LAG, stage.lag_us / 1e6, stage=stage.stage)
+    problems = [f"{stage.stage}: {stage.problem}" for stage in status.stages if stage.problem]
+    if system.database.problem:
+        problems.insert(0, system.database.problem)
+    return _line(totals, _rate(past), status, len(system.accepting.streams), problems), bool(problems)
+
+
+def _rate(past: deque[tuple[int, int]]) -> float | None:
+    """None before two looks."""
     (then_us, then), (now_us, now) = past[0], past[-1]
-    return (now - then) / (now_us - then_us) * 1e6 if now_us > then_us else 0.0
+    return (now - then) / (now_us - then_us) * 1e6 if now_us > then_us else None
 
 
-def _line(totals: Totals, rate: float, status: Status, streams: int) -> Text:
+def _line(totals: Totals, rate: float | None, status: Status, streams: int, problems: list[str]) -> Text:
     lag_s = max((stage.lag_us for stage in status.stages), default=0) / 1e6
     line = Text.assemble(
-        (f"{rate:,.0f}", "bold"), " readings/s   lag ", (f"{lag_s:.1f} s", "bold" if lag_s < 5 else "bold yellow"),
-        "   stored ", (f"{totals.stored:,}", "bold green"), f"   streams {streams}",
+        ("-" if rate is None else f"{rate:,.0f}", "bold"), " readings/s   lag ",
+        (f"{lag_s:.1f} s", "bold" if lag_s < 5 else "bold yellow"), "   stored ", (f"{totals.stored:,}", "bold green"),
+        f"   streams {streams}",
     )  # fmt: skip
     if totals.refused:
         line.append(f"   refused {totals.refused:,}", "yellow")
-    for stage in status.stages:
-        if stage.problem:
-            line.append(f"   {stage.stage}: {stage.problem[:80]}", "red")
+    for problem in problems:
+        line.append(f"   {problem[:100]}", "red")
     return line
+
+
+class PresentStderr(io.TextIOBase):
+    """Stderr as it is at the moment of writing: while a line moves, that is above the line."""
+
+    def write(self, text: str, /) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()

@@ -1,13 +1,15 @@
 """`wq up`: starts everything in one process, shows what it does, and drains on Ctrl-C."""
 
 import asyncio
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn, TextIO, cast
 
 import typer
 import uvloop
 from rich.console import Console
 
+from mesh.adapters.embedded_postgres import end_server
 from mesh.clock import SystemClock
 from mesh.logs import setup_logs
 from mesh.run import stop_on_signals
@@ -15,7 +17,7 @@ from mesh.settings import Settings, read_settings
 from wq.connect import says_errors
 from wq.data_directory import DataDirectory, default_path, open_data_directory
 from wq.embedded import System, running_system
-from wq.live import Totals, read_totals, show_live
+from wq.live import PresentStderr, Totals, read_totals, show_live
 from wq.plain import print_json
 
 _EXAMPLES = """Starts the whole mesh in this process, on an embedded PostgreSQL, with a simulated fleet that streams to it.
@@ -46,7 +48,7 @@ def up(
 ) -> None:
     """Starts everything."""
     settings = read_settings(config, {"host": host, "grpc_port": grpc_port, "http_port": http_port})
-    setup_logs(settings.log_level)
+    setup_logs(settings.log_level, cast("TextIO", PresentStderr()))
     totals = uvloop.run(_up(settings, data or default_path(), fleet, Console(stderr=json, soft_wrap=True)))
     if json:
         print_json({f"{name}_count": getattr(totals, name) for name in Totals.__slots__})
@@ -58,7 +60,7 @@ up.__doc__ = _EXAMPLES
 async def _up(settings: Settings, path: Path, fleet: bool, console: Console) -> Totals:
     stop = asyncio.Event()
     with (
-        stop_on_signals(stop),
+        stop_on_signals(stop, lambda: _end_at_once(path, console)),
         open_data_directory(path, settings.slots, settings.partitions) as data,
     ):
         console.print(
@@ -67,11 +69,19 @@ async def _up(settings: Settings, path: Path, fleet: bool, console: Console) -> 
         async with running_system(settings, data, SystemClock()) as system:
             _say_where(system, data, console)
             await _until_stopped(system, settings, fleet, console, stop)
-            console.print("stopping: streams and stages finish ...")
+            console.print("stopping: streams and stages finish ... (Ctrl-C again ends at once)")
             caught_up = await system.drain(settings.drain_s)
             totals = await read_totals(system)
             _say_what_was_stored(totals, caught_up, data, console)
             return totals
+
+
+def _end_at_once(path: Path, console: Console) -> NoReturn:
+    """Whatever the loop does. The database is told to end at once, too: it recovers at the next start, as after a kill."""
+    end_server(path / "postgres")
+    show_cursor = "\x1b[?25h" if console.is_terminal else ""
+    os.write(2, f"{show_cursor}ended at once: the next start goes on in {path}, nothing acknowledged is lost\n".encode())
+    os._exit(130)
 
 
 def _say_where(system: System, data: DataDirectory, console: Console) -> None:
@@ -96,7 +106,7 @@ async def _until_stopped(system: System, settings: Settings, fleet: bool, consol
 
 def _say_what_was_stored(totals: Totals, caught_up: bool, data: DataDirectory, console: Console) -> None:
     console.print(
-        f"stored [bold green]{totals.stored:,}[/] readings in {data.path} (accepted {totals.accepted:,}, "
+        f"stored [bold green]{totals.stored:,}[/] readings in {data.path} since it was made (accepted {totals.accepted:,}, "
         f"duplicate {totals.duplicate:,}, conflicting {totals.conflicting:,}, refused {totals.refused:,})"
     )
     if not caught_up:

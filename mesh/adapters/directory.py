@@ -61,7 +61,7 @@ class DirectoryObjects:
                 yield path
                 continue
             found = await self._in_thread(partial(self._names, path))
-            waiting.extend(name for name in reversed(found) if name.startswith(prefix) or prefix.startswith(name))
+            waiting.extend(name for name in reversed(found) if name.startswith(prefix) or _is_above(name, prefix))
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: self._translated(work))
@@ -185,6 +185,11 @@ def _write(folder: int, name: str, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(handle)
+
+
+def _is_above(name: str, prefix: str) -> bool:
+    """Whether the folder may hold what begins with the prefix."""
+    return name.endswith("/") and prefix.startswith(name)
 
 
 def _must_hold(folder: int, segments: Sequence[str], content: bytes) -> None:

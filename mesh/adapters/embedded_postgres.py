@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from psycopg.sql import SQL, Identifier
 
 from mesh.adapters import postgres_cluster
 from mesh.adapters.postgres_cluster import USER, Cluster
+from mesh.adapters.postgres_connections import translated
 from mesh.adapters.postgres_programs import find_programs
 from mesh.errors import SetupError
 
@@ -27,13 +29,16 @@ MIN_FREE_BYTES = 256 * 2**20
 _LOG_CHECK_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EmbeddedPostgres:
-    """A running server. Reached by its Unix socket only, with a password; both stay as they are over restarts."""
+    """A server. Reached by its Unix socket only, with a password; both stay as they are over restarts. `pid`: of the one that
+    runs now, or ran last."""
 
     pid: int
     socket_folder: Path
     password: str = field(repr=False)
+    cluster: Cluster | None = field(default=None, repr=False)
+    """Only where this process has started or adopted it: see postgres_watch.py."""
 
     def url(self, database: str) -> str:
         """For SQLAlchemy, and for `open_postgres_log` and `open_postgres_exchange`. Holds the password: never log it."""
@@ -45,12 +50,15 @@ class EmbeddedPostgres:
         return make_conninfo(host=str(self.socket_folder), user=USER, password=self.password, dbname=database)
 
     async def create_database(self, name: str) -> None:
-        """There is a database of this name on return; made now, or before."""
-        async with await psycopg.AsyncConnection.connect(self.dsn("postgres"), autocommit=True) as connection:
-            found = await connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
-            if await found.fetchone() is None:
-                with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                    await connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+        """There is a database of this name on return; made now, or before. Raises Unavailable, as on a full disk."""
+        try:
+            async with await psycopg.AsyncConnection.connect(self.dsn("postgres"), autocommit=True) as connection:
+                found = await connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+                if await found.fetchone() is None:
+                    with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                        await connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+        except psycopg.OperationalError as error:
+            raise translated(error) from error
 
 
 @asynccontextmanager
@@ -65,7 +73,8 @@ async def embedded_postgres(
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - touches no disk
     with _locked(folder):
-        cluster, server = await asyncio.to_thread(_start, folder, run_as, fsync, min_free_bytes)
+        cluster = await asyncio.to_thread(_cluster, folder, run_as, fsync, min_free_bytes)
+        server = await asyncio.to_thread(_start, cluster)
         watch = asyncio.create_task(_bound_server_log(cluster))
         try:
             yield server
@@ -86,7 +95,16 @@ def find_server(folder: Path) -> EmbeddedPostgres:
     return EmbeddedPostgres(pid, postgres_cluster.socket_folder(folder.absolute()), password)
 
 
-def _start(folder: Path, run_as: str, fsync: bool, min_free_bytes: int) -> tuple[Cluster, EmbeddedPostgres]:
+def end_server(folder: Path) -> None:
+    """The server that runs in `folder`, if one does, ends at once, by itself; what was committed is durable."""
+    with contextlib.suppress(SetupError, OSError):
+        server = find_server(folder)
+        if postgres_cluster.is_alive(server.pid, folder.absolute()):
+            os.kill(server.pid, signal.SIGQUIT)
+
+
+def _cluster(folder: Path, run_as: str, fsync: bool, min_free_bytes: int) -> Cluster:
+    """The data directory, made when it is missing."""
     free = shutil.disk_usage(folder).free
     if free < min_free_bytes:
         raise SetupError(
@@ -99,9 +117,12 @@ def _start(folder: Path, run_as: str, fsync: bool, min_free_bytes: int) -> tuple
     if not data.exists():
         postgres_cluster.make_cluster(cluster, secrets.token_urlsafe(24))
     postgres_cluster.must_be_ours(data)
+    return cluster
+
+
+def _start(cluster: Cluster) -> EmbeddedPostgres:
     password = postgres_cluster.read_password(cluster)
-    pid = cluster.adopt(password) or cluster.start(password)
-    return cluster, EmbeddedPostgres(pid, cluster.socket_folder, password)
+    return EmbeddedPostgres(cluster.adopt(password) or cluster.start(password), cluster.socket_folder, password, cluster)
 
 
 @contextlib.contextmanager

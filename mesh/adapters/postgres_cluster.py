@@ -20,8 +20,11 @@ VERSION = "18"
 _START_S = 60.0
 _PREDECESSOR_S = 15.0
 _SOCKET_LIMIT_BYTES = 100
+_SOCKETS = "unix_socket_directories"
 _SOCKET_NAME = ".s.PGSQL.5432.lock"
 _LOG_LIMIT_BYTES = 8 * 2**20
+_WAL_SHARE = 8  # of what is free, so that a small disk is not filled before the first checkpoint
+_WAL_LEAST_MB, _WAL_MOST_MB = 128, 4096
 _SETTINGS = {
     "listen_addresses": "",
     "port": "5432",
@@ -29,7 +32,6 @@ _SETTINGS = {
     "shared_buffers": "256MB",
     "huge_pages": "off",
     "max_connections": "100",
-    "max_wal_size": "4GB",
     "synchronous_commit": "on",
     "jit": "off",
     "track_io_timing": "off",
@@ -67,7 +69,7 @@ class Cluster:
         deadline = time.monotonic() + _START_S
         while self._status_says_running():
             pid = self._written_pid()
-            if pid is not None and not _works_in(pid, self.data):
+            if pid is not None and not self.is_alive(pid):
                 (self.data / "postmaster.pid").unlink(missing_ok=True)
                 return None
             if pid is not None and self._answers(password):
@@ -80,7 +82,12 @@ class Cluster:
     def start(self, password: str) -> int:
         """The process id of a server of our own, which answers. It has a session of its own, so that Ctrl-C stops us, not it."""
         self._make_socket_folder()
-        settings = dict(_SETTINGS, unix_socket_directories=str(self.socket_folder), fsync="on" if self.fsync else "off")
+        wal_mb = min(_WAL_MOST_MB, max(_WAL_LEAST_MB, shutil.disk_usage(self.folder).free // _WAL_SHARE // 2**20))
+        settings = _SETTINGS | {
+            "fsync": "on" if self.fsync else "off",
+            "max_wal_size": f"{wal_mb}MB",
+            _SOCKETS: str(self.socket_folder),
+        }
         options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
         self.bound_log()
         deadline = time.monotonic() + _PREDECESSOR_S
@@ -89,6 +96,8 @@ class Cluster:
             pid = self._written_pid()
             if code == 0 and pid is not None and self._answers(password):
                 return pid
+            if code == 0:
+                self.stop()  # it runs, but does not answer us: nobody would stop it later
             if "pre-existing shared memory block" not in said or time.monotonic() > deadline:
                 raise self._start_failed(said)
             time.sleep(0.1)  # sessions of a killed server are still ending
@@ -97,9 +106,13 @@ class Cluster:
         """No server runs on this data directory on return; one that was killed already is fine."""
         for mode in ("fast", "immediate"):
             pid = self._written_pid()
-            if pid is None or not _works_in(pid, self.data) or not self._status_says_running():
+            if pid is None or not self.is_alive(pid) or not self._status_says_running():
                 return
             self.programs.run("pg_ctl", "stop", "-m", mode, "-w", "-t", f"{_START_S:.0f}", data=self.data)
+
+    def is_alive(self, pid: int) -> bool:
+        """Whether this process is a server of this data directory."""
+        return is_alive(pid, self.folder)
 
     def bound_log(self) -> None:
         """Keeps the server's log, and the one before it, below a limit. The server only appends, so it may be cut under it."""
@@ -222,13 +235,24 @@ def must_be_ours(data: Path) -> None:
         )
 
 
-def _works_in(pid: int, data: Path) -> bool:
-    """Whether the process is a server of this data directory: PostgreSQL works inside it. True where the system cannot tell."""
+def is_alive(pid: int, folder: Path) -> bool:
+    """Whether this process is a server of the data below `folder`: PostgreSQL works inside it. Where root may not look there (a
+    container without CAP_SYS_PTRACE) its arguments tell; where the system cannot tell at all, any process will do."""
     process = Path("/proc") / str(pid)
-    if not Path("/proc/self/cwd").exists():
-        return True
     try:
-        return (process / "cwd").samefile(data)
+        if not Path("/proc/self/cwd").exists():
+            os.kill(pid, 0)
+            return True
+        return (process / "cwd").samefile(folder / "data")
+    except PermissionError:
+        return _has_sockets_in(socket_folder(folder), process)
+    except OSError:
+        return False
+
+
+def _has_sockets_in(place: Path, process: Path) -> bool:
+    try:
+        return f"{_SOCKETS}={place}".encode() in (process / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
 

@@ -91,9 +91,11 @@ def _columns(content: bytearray, columns: Sequence[tuple[str, Kind]]) -> dict[st
         fields += [(f"{name} length", ">i4"), (name, _WIRE[kind])]
     row = np.dtype(fields)
     count, rest = divmod(len(content) - _HEADER_BYTES - _TRAILER_BYTES, row.itemsize)
-    if rest or count < 0:
-        raise Fault(f"a COPY of {len(content)} bytes does not consist of rows of {row.itemsize}: a column is NULL or not as told")
-    rows = np.frombuffer(content, row, count, _HEADER_BYTES)
+    rows = np.frombuffer(content, row, max(0, count), _HEADER_BYTES)
+    widths = {name: np.dtype(_WIRE[kind]).itemsize for name, kind in columns}
+    told = (rows["fields"] == len(columns)).all() and all((rows[f"{name} length"] == widths[name]).all() for name in widths)
+    if rest or not told:
+        raise Fault(f"a COPY does not consist of rows of {widths}: a column is NULL or not as told")
     return {name: _native(rows[name], kind) for name, kind in columns}
 
 

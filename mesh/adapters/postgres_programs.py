@@ -118,6 +118,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str], output: int | N
             stderr=subprocess.STDOUT,
             env={"PATH": os.environ.get("PATH", os.defpath), **environment},
             cwd="/",
+            start_new_session=True,  # Ctrl-C at our terminal is for us, not for a program in the middle of its work
             timeout=PROGRAM_TIMEOUT_S,
             check=False,
         )

@@ -86,6 +86,11 @@ async def test_paths_are_listed_in_the_order_of_their_bytes(store: Objects) -> N
     assert await listed(store, "nothing/here") == []
 
 
+async def test_an_object_whose_name_begins_the_prefix_is_not_listed(store: Objects) -> None:
+    await store.put("0", b"")
+    assert await listed(store, "0Z_") == []
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     names=st.sets(st.lists(_SEGMENTS, min_size=1, max_size=3).map("/".join), max_size=12),

@@ -7,14 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
 import psutil
 
 START_WITHIN_S = 90.0
+STOP_WITHIN_S = 60.0
 
 
 def free_port() -> int:
@@ -24,30 +26,66 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+async def eventually(holds: Callable[[], object], within_s: float, what: Callable[[], str]) -> None:
+    """Waits until it holds; after that time it fails with what is there instead."""
+    deadline = monotonic() + within_s
+    while not holds():
+        assert monotonic() < deadline, what()
+        await asyncio.sleep(0.02)
+
+
 @dataclass(slots=True)
 class System:
-    """A data directory and, while it runs, the process that serves it."""
+    """A data directory and, while it runs, the process that serves it. `prefix`: words before the command, as for another user;
+    `words`: the flags of `wq up` beside the data directory and the ports."""
 
     data: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
+    words: tuple[str, ...] = ("--no-fleet",)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:
         """Where the gRPC services listen."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def log(self) -> Path:
+        """What the runs so far have printed."""
+        return self.data.parent / "up.log"
+
     async def start(self) -> None:
         """Starts `wq up` and waits until it serves."""
-        command = [sys.executable, "-m", "wq", "up", "--data", str(self.data), "--grpc-port", str(self.port)]
-        command += ["--http-port", "0", "--no-fleet"]
-        with (self.data.parent / "up.log").open("ab") as log:
-            self.process = await asyncio.to_thread(subprocess.Popen, command, stdout=log, stderr=log, start_new_session=True)
-        deadline = monotonic() + START_WITHIN_S
-        while not self._serves():
-            if self.process.poll() is not None or monotonic() > deadline:
-                raise AssertionError(f"wq up did not start:\n{self.output()[-3000:]}")
-            await asyncio.sleep(0.05)  # wait_until: polls for the endpoint file
+        process = await self.launch()
+        await eventually(
+            lambda: process.poll() is not None or self._serves(), START_WITHIN_S, lambda: f"not started:\n{self.output()[-3000:]}"
+        )
+        assert process.poll() is None, f"wq up did not start:\n{self.output()[-3000:]}"
+
+    async def launch(self) -> subprocess.Popen[bytes]:
+        """Starts `wq up` and waits for nothing."""
+        command = [*self.prefix, sys.executable, "-m", "wq", "up", "--data", str(self.data), "--grpc-port", str(self.port)]
+        command += ["--http-port", "0", *self.words]
+        with self.log.open("ab") as log:
+            self.process = await asyncio.to_thread(
+                subprocess.Popen, command, stdout=log, stderr=log, start_new_session=True, env=os.environ | self.environment
+            )
+        return self.process
+
+    async def refused(self) -> str:
+        """Starts `wq up`, which must end with exit code 1 and one line; the line."""
+        before = len(self.output())
+        process = await self.launch()
+        code = await asyncio.to_thread(process.wait, START_WITHIN_S)
+        self.process = None
+        said = self.output()[before:]
+        assert code == 1, said
+        assert "Traceback" not in said, said
+        errors = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, said
+        return errors[0]
 
     def _serves(self) -> bool:
         try:
@@ -58,12 +96,16 @@ class System:
 
     def output(self) -> str:
         """Everything the runs so far have printed."""
-        return (self.data.parent / "up.log").read_text(errors="replace")
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    async def says(self, text: str, within_s: float = 30.0, after: int = 0) -> None:
+        """Waits until the output has the text, beyond its first `after` characters."""
+        await eventually(lambda: text in self.output()[after:], within_s, lambda: f"no {text!r} in:\n{self.output()[-3000:]}")
 
     def kill(self, *, database_too: bool = False) -> None:
         """kill -9, without warning."""
         assert self.process is not None
-        postgres = self._postmaster() if database_too else None
+        postgres = self.postmaster() if database_too else None
         self.process.kill()
         self.process.wait()
         if postgres is not None:
@@ -75,11 +117,16 @@ class System:
             psutil.wait_procs([postgres, *children], timeout=20)
         self.process = None
 
-    async def stop(self) -> int:
-        """Ctrl-C; the exit code."""
+    async def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Ctrl-C, or another signal; the exit code."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGINT)
-        code = await asyncio.to_thread(self.process.wait, 60)
+        self.process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """The exit code, once it has ended."""
+        assert self.process is not None
+        code = await asyncio.to_thread(self.process.wait, STOP_WITHIN_S)
         self.process = None
         return code
 
@@ -88,20 +135,22 @@ class System:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        postgres = self._postmaster()
+        postgres = self.postmaster()
         if postgres is not None:
             postgres.send_signal(signal.SIGINT)
             psutil.wait_procs([postgres], timeout=20)
 
-    def _postmaster(self) -> psutil.Process | None:
+    def postmaster(self) -> psutil.Process | None:
+        """The first process of the database, if it is alive."""
         files = list((self.data / "postgres").rglob("postmaster.pid"))
         if not files:
             return None
         try:
             process = psutil.Process(int(files[0].read_text().split()[0]))
+            is_postgres = "postgres" in process.name() and process.status() != psutil.STATUS_ZOMBIE
         except (psutil.NoSuchProcess, ValueError, IndexError):
             return None
-        return process if "postgres" in process.name() else None
+        return process if is_postgres else None
 
 
 def as_root() -> bool:

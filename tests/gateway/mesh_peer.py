@@ -12,7 +12,7 @@ from waterquality.v1.ingest_pb2 import StreamBatchesRequest
 from mesh.codec.columns import read_columns
 from mesh.codec.gateway_frames import STREAM_BATCHES
 from mesh.codec.ingest_frames import write_opened
-from mesh.errors import WaterError
+from mesh.errors import Unavailable, WaterError
 from mesh.server import end_call
 from tests.builders import START_US
 from water.readings import Readings
@@ -123,6 +123,20 @@ async def serve_all(stream: ServedStream) -> None:
     """The script of a healthy server."""
     await stream.open()
     await stream.acknowledge_the_rest()
+
+
+def breaks_after(batches: int, acknowledged: int, error: WaterError | None = None) -> Script:
+    """Reads so many batches, acknowledges some of them, and fails."""
+
+    async def serve(stream: ServedStream) -> None:
+        await stream.open()
+        for _ in range(batches):
+            await stream.batch()
+        if acknowledged:
+            await stream.ack(acknowledged)
+        await stream.fail(error or Unavailable("broken by the test", retry_after_s=0.001))
+
+    return serve
 
 
 class MeshPeer:

@@ -49,8 +49,8 @@ async def serving(fresh_database: FreshDatabase) -> AsyncIterator[Serving]:
         await server.start()
         try:
             async with running(watch.run), grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                query: query_pb2_grpc.QueryServiceAsyncStub = query_pb2_grpc.QueryServiceStub(channel)  # type: ignore[assignment]
-                catalog: catalog_pb2_grpc.CatalogServiceAsyncStub = catalog_pb2_grpc.CatalogServiceStub(channel)  # type: ignore[assignment]
+                query: query_pb2_grpc.QueryServiceAsyncStub = query_pb2_grpc.QueryServiceStub(channel)
+                catalog: catalog_pb2_grpc.CatalogServiceAsyncStub = catalog_pb2_grpc.CatalogServiceStub(channel)
                 yield Serving(query, catalog, asked, watch)
         finally:
             await server.stop(0)

@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy.ext.asyncio import AsyncEngine
 from waterquality.v1 import catalog_pb2
+from waterquality.v1.reading_pb2 import PARAMETER_DISSOLVED_OXYGEN, PARAMETER_PH
 
 from mesh.clock import ManualClock
 from mesh.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound
@@ -225,7 +226,9 @@ async def test_the_service_speaks_paths_times_and_errors_of_the_contract(fresh_d
         site = catalog_pb2.Site(site_id="weir", region="north", source_type=catalog_pb2.SOURCE_TYPE_NATURAL)
         created = (await stub.CreateSite(catalog_pb2.CreateSiteRequest(site=site, request_id="r"))).site
         assert not created.HasField("latitude_deg")
-        sensor = catalog_pb2.Sensor(sensor_id=1, site_id="weir", parameters=[1, 4], first_sight=True)
+        sensor = catalog_pb2.Sensor(
+            sensor_id=1, site_id="weir", parameters=[PARAMETER_PH, PARAMETER_DISSOLVED_OXYGEN], first_sight=True
+        )
         sensor.installed_time.FromJsonString("2020-02-03T04:05:06.789Z")
         put = (await stub.CreateSensor(catalog_pb2.CreateSensorRequest(sensor=sensor))).sensor
         assert (put.installed_time, list(put.parameters), put.first_sight) == (sensor.installed_time, [1, 4], False)

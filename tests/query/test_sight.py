@@ -15,8 +15,9 @@ from mesh.shards import transaction
 from mesh.stages import Progress
 from mesh.topics import SCREENED_BACKFILL
 from query_svc.catalog_tables import create_tables
+from query_svc.known_sensors import Known, SeenSensors
 from query_svc.sensors import Sensors
-from query_svc.sight import TOPICS, Known, SeenSensors, Sight
+from query_svc.sight import TOPICS, Sight
 from tests.builders import a_reading, readings_of, some_readings
 from tests.query.deployment import SCREENED_0, Deployment, FreshDatabase, deployed, running, until
 from water.sites import Sensor
@@ -113,7 +114,7 @@ async def test_known_sensors_cost_the_database_nothing(mesh: Deployment) -> None
 
 
 def test_known_forgets_everything_rather_than_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("query_svc.sight.MOST_KNOWN", 3)
+    monkeypatch.setattr("query_svc.known_sensors.MOST_KNOWN", 3)
     known = Known()
     for ids in ([1, 2], [3], [9]):
         known.add(SeenSensors(np.array(ids), np.ones(len(ids), np.int64)))
