@@ -9,8 +9,9 @@ import structlog
 
 from ingest_svc.checkpoint import Checkpoints
 from ingest_svc.lane import Lane
-from mesh.codec.log_records import Dead, Screened, read_screened, write_dead, write_screened
-from mesh.codec.stamp import NOBODY, Stamp, read_source, read_stamp, write_source
+from mesh.codec.dead_letter import dead_letter
+from mesh.codec.log_records import Screened, read_screened, write_screened
+from mesh.codec.stamp import read_source, write_source
 from mesh.errors import Fault, Unavailable
 from mesh.ports import Assigned, Clock, Log, Objects, Partition, Record, Records, Revoked, Stored
 from mesh.stages import Progress
@@ -140,14 +141,11 @@ class Screen:
 
     async def _bury(self, partition: Partition, stored: Stored, problem: str) -> None:
         """The record stands in `dead` on return."""
-        try:
-            stamp, headers = read_stamp(stored.record.headers), stored.record.headers
-        except ValueError:
-            stamp, headers = NOBODY, {}
-        dead = _dead(partition, stored, stamp, problem)
-        delivery = await self._log.append(Partition(DEAD, partition.number), Record(write_dead(dead), headers))
+        letter = dead_letter(STAGE, partition, stored, problem)
+        delivery = await self._log.append(Partition(DEAD, partition.number), letter)
         await asyncio.shield(delivery)
-        _log.warning("record cannot be screened", topic=dead.topic, partition=dead.partition, offset=dead.offset, problem=problem)
+        place = {"topic": partition.topic, "partition": partition.number, "offset": stored.offset}
+        _log.warning("record cannot be screened", problem=problem, **place)
 
     async def _settle(self, partition: Partition, work: _Work, most: int) -> None:
         """Waits until at most `most` records are under way; raises what went wrong with any that has ended. When it returns,
@@ -183,20 +181,6 @@ def _screened(partition: Partition) -> Partition:
 def _source_offset(last: Stored) -> int:
     source = read_source(last.record.headers)
     return source[0] if source else read_screened(last.record.value).source_offset
-
-
-def _dead(partition: Partition, stored: Stored, stamp: Stamp, problem: str) -> Dead:
-    return Dead(
-        stage=STAGE,
-        topic=partition.topic,
-        partition=partition.number,
-        offset=stored.offset,
-        gateway_id=stamp.gateway_id,
-        hour_us=stamp.hour_us,
-        reading_count=stamp.count,
-        problem=problem,
-        content=stored.record.value,
-    )
 
 
 def _heard(delivery: asyncio.Future[int]) -> None:

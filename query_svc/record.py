@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from mesh import ledger, positions
-from mesh.codec.log_records import Dead, write_dead
-from mesh.codec.stamp import write_stamp
+from mesh.codec.dead_letter import dead_letter
 from mesh.errors import Fault
 from mesh.ports import Assigned, Consumer, Log, Partition, Records, Revoked, Stored
-from mesh.ports import Record as LogRecord
 from mesh.positions import NOWHERE, Position
 from mesh.shards import Shards, first_error, transaction
 from mesh.stages import Progress
@@ -166,18 +164,7 @@ class Record:
 
     async def _bury(self, partition: Partition, arrival: Arrival) -> None:
         """The record is durable in `dead` on return. Twice after a crash: `count` knows it by its place."""
-        stored, stamp = arrival.stored, arrival.stamp
-        place = {"topic": partition.topic, "partition": partition.number, "offset": stored.offset}
+        place = {"topic": partition.topic, "partition": partition.number, "offset": arrival.stored.offset}
         _log.warning("record buried", problem=arrival.problem, **place)
-        dead = Dead(
-            stage=STAGE,
-            topic=partition.topic,
-            partition=partition.number,
-            offset=stored.offset,
-            gateway_id=stamp.gateway_id,
-            hour_us=stamp.hour_us,
-            reading_count=stamp.count,
-            problem=arrival.problem[:500],
-            content=stored.record.value,
-        )
-        await (await self._log.append(Partition(DEAD, partition.number), LogRecord(write_dead(dead), write_stamp(stamp))))
+        letter = dead_letter(STAGE, partition, arrival.stored, arrival.problem)
+        await (await self._log.append(Partition(DEAD, partition.number), letter))

@@ -61,6 +61,7 @@ async def show_live(system: System, console: Console) -> None:
             began_us = system.clock.now_us()
             line, has_problem = await _look(system, past)
             if console.is_terminal:
+                line.no_wrap, line.overflow = True, "ellipsis"
                 live.update(line, refresh=True)
             elif shown % PRINTED_EVERY == 0 or has_problem != had_problem:
                 console.print(line)

@@ -8,9 +8,11 @@ from typing import Annotated, NoReturn, TextIO, cast
 import typer
 import uvloop
 from rich.console import Console
+from rich.markup import escape
 
 from mesh.adapters.embedded_postgres import end_server
 from mesh.clock import SystemClock
+from mesh.errors import Unavailable
 from mesh.logs import setup_logs
 from mesh.run import stop_on_signals
 from mesh.settings import Settings, read_settings
@@ -71,7 +73,13 @@ async def _up(settings: Settings, path: Path, fleet: bool, console: Console) -> 
             await _until_stopped(system, settings, fleet, console, stop)
             console.print("stopping: streams and stages finish ... (Ctrl-C again ends at once)")
             caught_up = await system.drain(settings.drain_s)
-            totals = await read_totals(system)
+            try:
+                totals = await read_totals(system)
+            except Unavailable as error:
+                problem = system.database.problem or error.message
+                console.print(f"[red]stopped, but what was stored cannot be told: {escape(problem)}[/]")
+                console.print("nothing acknowledged is lost: the next start goes on")
+                raise typer.Exit(1) from None
             _say_what_was_stored(totals, caught_up, data, console)
             return totals
 

@@ -87,6 +87,7 @@ class Writer:
         self._connection: psycopg.AsyncConnection[Row] | None = None
         self._closed = False
         self._failures: Counter[Partition] = Counter()
+        self._failing = False
 
     async def put(self, partition: Partition, record: Record) -> Future[int]:
         """As `Log.append`. Callers are let in one by one, in the order of their calls, while the buffer is full."""
@@ -123,7 +124,9 @@ class Writer:
                     if group:
                         await self._commit(group)
                 except (Unavailable, Fault) as error:
-                    _log.warning("log append failed", records=len(group), error=str(error))
+                    if not self._failing:  # once, not for every gateway that tries again
+                        _log.warning("log append failed", records=len(group), error=str(error))
+                    self._failing = True
                     self._fail(group, str(error))
                 except BaseException:
                     self._fail(group, "this log was closed while the record was written")
@@ -165,6 +168,7 @@ class Writer:
     async def _commit(self, group: Sequence[_Waiting]) -> None:
         now_us = self._clock.now_us()
         firsts = await self._insert(group, now_us)
+        self._failing = False
         places: Counter[Partition] = Counter()
         for waiting in group:
             offset = firsts[waiting.partition] + places[waiting.partition]

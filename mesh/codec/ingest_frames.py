@@ -3,13 +3,12 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from waterquality.v1.ingest_pb2 import (
-    Rejection,
     StreamAck,
     StreamBatchesRequest,
     StreamBatchesResponse,
@@ -22,6 +21,7 @@ from waterquality.v1.ingest_pb2 import (
 from waterquality.v1.reading_pb2 import ReadingColumns
 
 from mesh.codec.columns import longest_column, read_columns, unequal_columns
+from mesh.codec.rejections import Refusal, write_rejections
 from mesh.errors import InvalidArgument
 from water.readings import Readings
 
@@ -51,19 +51,6 @@ class BatchFrame(NamedTuple):
     sequence: int
     batch: Readings | Unequal
     size_bytes: int
-
-
-class Refused(Protocol):
-    """What a Rejection says (ingest_svc.judge.Refusal)."""
-
-    @property
-    def reason(self) -> int: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def parameter(self) -> int: ...
-    @property
-    def indexes(self) -> tuple[int, ...]: ...
 
 
 def read_frame(raw: bytes) -> Opening | BatchFrame | None:
@@ -113,7 +100,7 @@ def write_opened(window: tuple[int, int], max_batch_readings: int, max_batch_byt
 
 
 def write_ack(
-    durable_sequence: int, refused: Iterable[tuple[int, Refused]], position: str, window: tuple[int, int] | None
+    durable_sequence: int, refused: Iterable[tuple[int, Refusal]], position: str, window: tuple[int, int] | None
 ) -> bytes:
     """An acknowledgement with the refusals (by sequence) since the last one; `window` only where it changed."""
     ack = StreamAck(durable_sequence=durable_sequence, position=position, rejections=write_rejections(refused))
@@ -129,23 +116,9 @@ def write_closing(grace_s: float) -> bytes:
     return StreamBatchesResponse(closing=StreamClosing(grace_duration=grace)).SerializeToString()
 
 
-def write_submitted(refused: Iterable[tuple[int, Refused]], position: str) -> bytes:
+def write_submitted(refused: Iterable[tuple[int, Refusal]], position: str) -> bytes:
     """The answer to SubmitBatch."""
     return SubmitBatchResponse(rejections=write_rejections(refused), position=position).SerializeToString()
-
-
-def write_rejections(refused: Iterable[tuple[int, Refused]]) -> list[Rejection]:
-    """Rejections of (sequence, refusal) pairs."""
-    return [
-        Rejection(
-            sequence=sequence,
-            reason=refusal.reason,  # type: ignore[arg-type]
-            parameter=refusal.parameter,  # type: ignore[arg-type]
-            reading_count=refusal.count,
-            indexes=refusal.indexes,
-        )
-        for sequence, refusal in refused
-    ]
 
 
 def _opening(message: StreamOpen, path: str) -> Opening:

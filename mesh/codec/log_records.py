@@ -6,14 +6,14 @@ Every `read_...` raises InvalidArgument (UNREADABLE_RECORD) for bytes that are n
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
-from typing import Protocol
 
 import numpy as np
-from waterquality.v1 import ingest_pb2, log_pb2
+from waterquality.v1 import log_pb2
 from waterquality.v1.reading_pb2 import FlaggedColumns, ReadingColumns
 
 from mesh.codec.columns import read_columns, read_flagged
 from mesh.codec.packed import pack_columns
+from mesh.codec.rejections import Refusal, write_rejections
 from mesh.codec.wire import decode, field, unreadable
 from mesh.errors import InvalidArgument
 from water.readings import Readings, empty
@@ -60,19 +60,6 @@ class Screened:
     source_offset: int
     previous_source_offset: int
     context_version: tuple[int, ...] = ()
-
-
-class Refusal(Protocol):
-    """Why some readings of a batch were refused: numbers of RejectionReason and Parameter; no indexes: the whole batch."""
-
-    @property
-    def reason(self) -> int: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def parameter(self) -> int: ...
-    @property
-    def indexes(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +181,7 @@ def write_refused(
 ) -> bytes:
     """The record of `refused`. `readings`: Readings in the order of the refusals' indexes, or the ReadingColumns message as it
     came, where its columns differ in length."""
-    rejections = [
-        ingest_pb2.Rejection(
-            sequence=sequence,
-            reason=refusal.reason,  # type: ignore[arg-type]
-            parameter=refusal.parameter,  # type: ignore[arg-type]
-            reading_count=refusal.count,
-            indexes=refusal.indexes,
-        )
-        for refusal in refusals
-    ]
+    rejections = write_rejections((sequence, refusal) for refusal in refusals)
     batch = log_pb2.RefusedBatch(
         gateway_id=gateway_id, sequence=sequence, region=region, received_at_us=received_at_us, rejections=rejections
     )
