@@ -7,10 +7,13 @@ from ingest_svc.judge import Limits, Reason, Refusal, judge
 from mesh.codec.ingest_frames import BatchFrame, Opening, Unequal
 from mesh.codec.log_records import write_accepted, write_refused
 from mesh.codec.stamp import Stamp, hour_of, write_stamp
+from mesh.errors import Unavailable
 from mesh.ports import Clock, Log, Partition, Record
 from mesh.stages import Progress
 from mesh.tokens import write_position
 from mesh.topics import ACCEPTED, BACKFILL, REFUSED, partition_of
+
+QUEUED_WITHIN_S = 20.0  # with the 10 s of a commit, nothing is appended 30 s after its stamp (law 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,19 @@ class Acceptor:
             verdict = judge(batch, size_bytes, now_us, self._limits)
             refusals, accepted, refused_source = verdict.refusals, verdict.accepted, verdict.refused
         stored = refused = None
-        if accepted is not None and len(accepted):
-            value = write_accepted(opening.gateway_id, sequence, opening.region, now_us, accepted)
-            stored = await self._append(BACKFILL if opening.backfill else ACCEPTED, opening, value, now_us, len(accepted), ())
-        if refusals:
-            value = write_refused(opening.gateway_id, sequence, opening.region, now_us, refusals, refused_source)
-            count = sum(refusal.count for refusal in refusals)
-            refused = await self._append(REFUSED, opening, value, now_us, count, refusals)
+        try:
+            async with asyncio.timeout(QUEUED_WITHIN_S):
+                if accepted is not None and len(accepted):
+                    value = write_accepted(opening.gateway_id, sequence, opening.region, now_us, accepted)
+                    topic = BACKFILL if opening.backfill else ACCEPTED
+                    stored = await self._append(topic, opening, value, now_us, len(accepted), ())
+                if refusals:
+                    value = write_refused(opening.gateway_id, sequence, opening.region, now_us, refusals, refused_source)
+                    count = sum(refusal.count for refusal in refusals)
+                    refused = await self._append(REFUSED, opening, value, now_us, count, refusals)
+        except TimeoutError:
+            problem = f"the log took no records for {QUEUED_WITHIN_S:.0f} s: resend on a new stream"
+            raise Unavailable(problem, reason="LOG_UNAVAILABLE") from None
         self._progress.handled_count += 1
         return Handed(sequence, size_bytes, now_us, refusals, stored, refused)
 

@@ -34,7 +34,7 @@ def wire_accept(settings: Settings, log: Log, clock: Clock) -> Accepting:
     progress = Progress("accept")
     streams = OpenStreams(settings.max_streams)
     window = Window(settings.window_batches, settings.window_bytes)
-    patience = Patience(settings.stream_open_s, settings.ack_read_s)
+    patience = Patience(settings.stream_open_s, settings.unread_s)
     service = IngestService(Acceptor(log, clock, limits, progress), clock, limits, window, streams, patience)
     return Accepting(service, streams, progress)
 

@@ -18,6 +18,7 @@ from mesh.stages import Progress
 _log = structlog.get_logger()
 FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 10.0
+LONGEST_AWAY_S = 2.0  # to look whether something is there again costs little, and it may be there soon
 HEALTHY_AFTER_US = 30_000_000
 WELL_AFTER_S = 10.0  # longer than any wait for a database that does not answer
 SAME_SIGNAL_S = 0.1  # `timeout` and some shells send one Ctrl-C twice
@@ -60,7 +61,8 @@ async def keep_running(worker: Worker, clock: Clock, chance: random.Random) -> N
         said = saying
         progress.problem = problem[:500]
         progress.left(list(progress.next_offset))
-        await clock.sleep(backoff_s * (0.5 + chance.random()))
+        longest_s = LONGEST_AWAY_S if isinstance(crash, Unavailable) else LONGEST_BACKOFF_S
+        await clock.sleep(min(longest_s, backoff_s) * (0.5 + chance.random()))
         backoff_s = min(LONGEST_BACKOFF_S, backoff_s * 2)
 
 

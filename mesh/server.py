@@ -1,5 +1,6 @@
 """The gRPC server shell: how a handler's errors become statuses, and how a server with limits, health and reflection is made."""
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from typing import Any, TypeVar
 
 import grpc
 import structlog
-from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
@@ -34,14 +34,15 @@ def answers(
         try:
             return await handler(self, request, context)
         except WaterError as error:
-            code, status = error.code, to_status(error)
+            code, message, details = error.code, error.message, _details(error)
         except (grpc.aio.AbortError, grpc.aio.BaseError):
             raise
         except Exception as error:  # noqa: BLE001 - the edge: nothing of ours may leak to a caller
             _log.exception("handler failed", method=handler.__qualname__, error=repr(error))
-            code, status = Fault.code, to_status(Fault("internal error; the server's log has the details"))
+            fault = Fault("internal error; the server's log has the details")
+            code, message, details = fault.code, fault.message, _details(fault)
         # Not in the handlers above: their errors hold what the call had in memory, and a caller may let us wait here.
-        await _end(context, code, status)
+        await _end(context, code, message, details)
         raise AssertionError("abort always raises")
 
     return answer
@@ -50,11 +51,18 @@ def answers(
 async def end_call(context: Any, error: WaterError) -> None:
     """Ends the call with the error's status and details. Always raises: when the status is on its way, which a caller that does
     not read what was sent before delays until it does, or goes."""
-    await _end(context, error.code, to_status(error))
+    await _end(context, error.code, error.message, _details(error))
 
 
-async def _end(context: Any, code: grpc.StatusCode, status: Status) -> None:
-    await context.abort(code, status.message, trailing_metadata=((STATUS_DETAILS, status.SerializeToString()),))
+def _details(error: WaterError) -> bytes:
+    return bytes(to_status(error).SerializeToString())
+
+
+async def _end(context: Any, code: grpc.StatusCode, message: str, details: bytes) -> None:
+    try:
+        await context.abort(code, message, trailing_metadata=((STATUS_DETAILS, details),))
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None  # the caller went before the status reached it, which is nothing to log
 
 
 @dataclass(frozen=True, slots=True)

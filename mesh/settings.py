@@ -44,8 +44,8 @@ class Settings(BaseSettings):
     window_bytes: int = Field(8 * 1024 * 1024, ge=1024 * 1024, description="Unacknowledged bytes a stream may have.")
     max_streams: int = Field(4096, ge=1, description="Open gateway streams of one server; further ones are told to try again.")
     stream_open_s: float = Field(30, gt=0, le=600, description="How long a stream may wait before its first frame.")
-    ack_read_s: float = Field(
-        30, gt=0, le=600, description="How long a gateway may leave an acknowledgement unread before its stream is ended."
+    unread_s: float = Field(
+        30, gt=0, le=600, description="How long a gateway or partner may leave unread what its stream brings, before it is ended."
     )
     future_tolerance_s: float = Field(300, ge=0, le=31_536_000, description="How far in the future a reading may be measured.")
     horizon_us: int = Field(

@@ -17,38 +17,47 @@ from numpy.typing import NDArray
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from mesh.errors import Unavailable, WaterError
+from mesh.errors import InvalidArgument, Unavailable, WaterError
 
 MOST_AT_ONCE = 8
 CONNECT_TIMEOUT_S = 10
 POOL_TIMEOUT_S = 30
+STATEMENT_TIMEOUT_S = 60
 _AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, psycopg.OperationalError, psycopg.InterfaceError)
 _Answer = TypeVar("_Answer")
 
 
 def open_engine(url: str, pool_size: int) -> AsyncEngine:
     """An engine for `postgresql+psycopg://...` that opens nothing yet, and never more than `pool_size` connections. A
-    connection that died in the pool is replaced before use; a connection is waited for up to 30 s."""
+    connection that died in the pool is replaced before use; a connection is waited for up to 30 s, a statement, also for a
+    lock, up to 60 s, and a machine that is gone is noticed within 20 s."""
+    options = f"-c statement_timeout={round(STATEMENT_TIMEOUT_S * 1000)}"
+    gone = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
     return create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "options": options, **gone},
     )
 
 
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """One transaction (READ COMMITTED), committed at the end of the block and rolled back by any exception. Raises
-    Unavailable when the database is away, stops, or gives up on us (deadlock, no connection free)."""
+    Unavailable when the database is away, stops, or gives up on us (deadlock, no connection free), InvalidArgument for a text
+    with a NUL character, which no text of PostgreSQL can hold."""
     try:
         async with engine.begin() as connection:
             yield connection
     except _AWAY as error:
         name = engine.url.database
         raise Unavailable(f"database {name} is away: {getattr(error, 'orig', error)}", reason="DATABASE_AWAY") from error
+    except exc.DataError as error:
+        if getattr(error.orig, "sqlstate", None) is None:  # psycopg's own: it was never sent
+            raise InvalidArgument(f"a text that cannot be stored or found: {error.orig}") from error
+        raise
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,6 +8,9 @@ from typing import Any
 
 from mesh.errors import InvalidArgument
 
+LONGEST_TOKEN = 65_536
+"""Characters; ours have some hundreds."""
+
 
 def write_token(kind: str, content: Mapping[str, Any]) -> str:
     """URL-safe text. Not secret and not signed: it may say where to go on, never what is allowed."""
@@ -18,10 +21,12 @@ def write_token(kind: str, content: Mapping[str, Any]) -> str:
 def read_token(kind: str, token: str, field: str) -> dict[str, Any]:
     """The content given to `write_token`. Raises InvalidArgument (INVALID_TOKEN), naming the field, for anything else."""
     try:
+        if len(token) > LONGEST_TOKEN:
+            raise ValueError
         content = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         if content.pop("k") == kind:
             return dict(content)
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         pass
     problem = f"not a {kind} token of this service: pass it on exactly as it was returned"
     raise InvalidArgument(f"{field}: {problem}", reason="INVALID_TOKEN", fields={field: problem})
@@ -45,6 +50,6 @@ def read_position(token: str, log_id: str, field: str) -> dict[tuple[str, int], 
         raise InvalidArgument(f"{field}: {problem}", reason="OTHER_LOG", fields={field: problem})
     try:
         return {(str(topic), int(number)): int(offset) for topic, number, offset in content["at"]}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         problem = "not a position token of this service: pass it on exactly as it was returned"
         raise InvalidArgument(f"{field}: {problem}", reason="INVALID_TOKEN", fields={field: problem}) from error

@@ -11,9 +11,10 @@ from mesh.ports import Clock, Log, Partition
 from mesh.shards import Shards, transaction
 from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED
 from query_svc.fences import last_offsets, read_counted
-from query_svc.recorded import Latest, Recorded, passed, wait_until
+from query_svc.recorded import POLL_S, Latest, Recorded, passed, wait_until
 
 _Key = tuple[str, int]
+_COUNTED = (ACCEPTED, BACKFILL, REFUSED, DEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,20 @@ class LedgerAnswer:
         self._clock = clock
         self._counted = Latest(lambda: read_counted(catalog, log.log_id), clock)
 
+    async def answer(self, question: Question, at_least: Mapping[Partition, int], wait_s: float) -> tuple[Page, bool]:
+        """A page, and whether every stage had passed what was in the Log (`caught_up`). Sums that disagree while readings arrive
+        are no news: then it looks again, as long as it may wait, and at last says that the stages have not caught up."""
+        deadline_us = self._clock.now_us() + round(wait_s * 1_000_000)
+        while True:
+            before = last_offsets(await self._log.ends(_COUNTED))
+            caught_up = await self.caught_up(at_least, max(0.0, (deadline_us - self._clock.now_us()) / 1_000_000))
+            page = await self.page(question)
+            if not caught_up or page.balanced or last_offsets(await self._log.ends(_COUNTED)) == before:
+                return page, caught_up
+            if self._clock.now_us() >= deadline_us:
+                return page, False
+            await self._clock.sleep(POLL_S)
+
     async def caught_up(self, at_least: Mapping[Partition, int], wait_s: float) -> bool:
         """Whether every stage has passed what is in the Log now, and `at_least`, within `wait_s`: first accepted, backfill
         and refused; then what `dead` holds by then, since a stage buries a record before it passes it."""
@@ -70,7 +85,8 @@ class LedgerAnswer:
         return await self._wait_counted(last_offsets(await self._log.ends((DEAD,))), deadline_us)
 
     async def page(self, question: Question) -> Page:
-        """Sums as of now."""
+        """Sums as of now. What is settled is read first: a sum that is called final was read after it became so."""
+        settled = await self._settled(question)
         sums: dict[_Key, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for database in self._databases:
             for gateway_id, hour_us, counts in await self._rows(database, question):
@@ -78,7 +94,6 @@ class LedgerAnswer:
                     sums[gateway_id, hour_us][measure] += count
         keys = sorted(sums)
         shown = keys[: question.page_size]
-        settled = await self._settled({hour_us for _, hour_us in shown})
         entries = [Entry(gateway_id, hour, dict(sums[gateway_id, hour]), hour in settled) for gateway_id, hour in shown]
         return Page(entries, len(keys) > len(shown), await self._balanced(question))
 
@@ -111,19 +126,17 @@ class LedgerAnswer:
                 total += int((await connection.execute(text(_WEIGHED), _arguments(question))).scalar_one())
         return total == 0
 
-    async def _settled(self, hours: set[int]) -> set[int]:
+    async def _settled(self, question: Question) -> set[int]:
         async with transaction(self._catalog) as connection:
-            return set((await connection.execute(text(_SETTLED), {"hours": sorted(hours)})).scalars())
+            return set((await connection.execute(text(_SETTLED), _arguments(question))).scalars())
 
 
 def _arguments(question: Question) -> dict[str, object]:
     return {"gateways": list(question.gateway_ids) or None, "start": question.start_us, "end": question.end_us}
 
 
-_WHERE = """
-(CAST(:gateways AS text[]) IS NULL OR gateway_id = ANY(CAST(:gateways AS text[])))
-AND (CAST(:start AS bigint) IS NULL OR hour_us >= :start) AND (CAST(:end AS bigint) IS NULL OR hour_us < :end)
-"""
+_HOURS = "(CAST(:start AS bigint) IS NULL OR hour_us >= :start) AND (CAST(:end AS bigint) IS NULL OR hour_us < :end)"
+_WHERE = f"(CAST(:gateways AS text[]) IS NULL OR gateway_id = ANY(CAST(:gateways AS text[]))) AND {_HOURS}"
 
 _PAGE = f"""
 SELECT gateway_id, hour_us, jsonb_object_agg(measure, count) FROM ledger
@@ -141,4 +154,4 @@ WHERE {_WHERE}
 
 _TOTALS = "SELECT measure, sum(count) FROM ledger GROUP BY measure"
 
-_SETTLED = "SELECT hour_us FROM hour_fences WHERE settled AND hour_us = ANY(CAST(:hours AS bigint[]))"
+_SETTLED = f"SELECT hour_us FROM hour_fences WHERE settled AND {_HOURS}"

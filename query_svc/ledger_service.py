@@ -33,8 +33,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
     async def GetLedger(self, request: ledger_pb2.GetLedgerRequest, context: Any) -> ledger_pb2.GetLedgerResponse:
         """Waits only when asked to: `at_least` or `wait_duration` is set. Then at most 300 s."""
         question = _question(request)
-        caught_up = await self._answer.caught_up(self._positions(request), _wait_s(request))
-        page = await self._answer.page(question)
+        page, caught_up = await self._answer.answer(question, self._positions(request), _wait_s(request))
         token = ""
         if page.more:
             last = page.entries[-1]
@@ -68,7 +67,8 @@ def _question(request: ledger_pb2.GetLedgerRequest) -> Question:
     if request.page_token:
         content = read_token("ledger", request.page_token, "page_token")
         if content.get("of") != _filter(request):
-            raise _wrong("page_token", "a token of another question: ask with the same filter, or without a token")
+            problem = "a token of another question: ask with the same filter, or without a token"
+            raise InvalidArgument(f"page_token: {problem}", reason="QUESTION_CHANGED", fields={"page_token": problem})
         after = _after(content.get("after"))
     return Question(
         gateway_ids=tuple(request.gateway_ids),

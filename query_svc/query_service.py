@@ -1,15 +1,17 @@
 """QueryService: requests of query.proto -> questions, answers -> responses. The only place of its messages."""
 
+import asyncio
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 from waterquality.v1 import query_pb2, query_pb2_grpc, reading_pb2
 
 from mesh.codec.flagged import pack_flagged
 from mesh.codec.rows import write_rows
 from mesh.codec.times import read_duration, read_time, write_duration, write_time
 from mesh.codec.wire import field
-from mesh.errors import InvalidArgument
+from mesh.errors import InvalidArgument, Unavailable
 from mesh.ports import Clock
 from mesh.server import answers
 from query_svc.aggregate import AggregateQuestion
@@ -33,12 +35,15 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class QueryService(query_pb2_grpc.QueryServiceServicer):
     """Served by every process that can reach the shards, the catalog database and the Log."""
 
-    def __init__(self, answer: Answer, places: Places, watch: Watch, status: PipelineStatus, clock: Clock) -> None:
+    def __init__(
+        self, answer: Answer, places: Places, watch: Watch, status: PipelineStatus, clock: Clock, unread_s: float = 30.0
+    ) -> None:
         self._answer = answer
         self._places = places
         self._watch = watch
         self._status = status
         self._clock = clock
+        self._unread_s = unread_s
 
     @answers
     async def GetLatest(self, request: query_pb2.GetLatestRequest, context: _Context) -> query_pb2.GetLatestResponse:
@@ -76,7 +81,7 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
             columns = field(query_pb2.StreamReadingsResponse.DESCRIPTOR, "readings", pack_flagged(readings))
             frame = query_pb2.StreamReadingsResponse.FromString(columns)
             frame.resume_token = resume_token
-            await context.write(frame)
+            await self._write(context, frame)
 
         await self._answer.stream_readings(_filter(request.filter), request.resume_token, _freshness(request.freshness), write)
 
@@ -92,7 +97,7 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
             await context.send_initial_metadata(())
             while True:
                 frame = await watcher.frame()
-                await context.write(query_pb2.WatchReadingsResponse(readings=_flagged(frame)))
+                await self._write(context, query_pb2.WatchReadingsResponse(readings=_flagged(frame)))
                 await self._clock.sleep(interval_s)
 
     @answers
@@ -112,6 +117,15 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
         ]
         readable = None if status.readable_us is None else write_time(status.readable_us)
         return query_pb2.GetPipelineStatusResponse(stages=stages, readable_time=readable)
+
+    async def _write(self, context: _Context, frame: Message) -> None:
+        """Raises Unavailable (ANSWER_NOT_READ) for a caller that does not read: others wait for its place."""
+        try:
+            async with asyncio.timeout(self._unread_s):
+                await context.write(frame)
+        except TimeoutError:
+            problem = f"the stream was not read for {self._unread_s:g} s: ask again, with the last resume_token"
+            raise Unavailable(problem, reason="ANSWER_NOT_READ") from None
 
 
 def _interval_s(request: query_pb2.WatchReadingsRequest) -> float:

@@ -74,8 +74,8 @@ class Latest(Generic[_T]):
             return self._answers[0][1]
 
     async def recent(self) -> _T:
-        """An answer that is at most 50 ms old."""
-        if self._answers and self._clock.now_us() - self._answers[0][0] < POLL_S * 1_000_000:
+        """An answer that is at most 50 ms old, also when the clock was put back."""
+        if self._answers and 0 <= self._clock.now_us() - self._answers[0][0] < POLL_S * 1_000_000:
             return self._answers[0][1]
         return await self.fresh()
 

@@ -65,7 +65,7 @@ class PipelineStatus:
         """At most one second old. Raises Unavailable when the Log or the catalog database is away."""
         async with self._lock:
             now_us = self._clock.now_us()
-            if self._last is None or now_us - self._last[0] >= ANSWER_KEPT_US:
+            if self._last is None or not 0 <= now_us - self._last[0] < ANSWER_KEPT_US:
                 self._last = (now_us, await self._look(now_us))
             return self._last[1]
 

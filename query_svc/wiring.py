@@ -95,7 +95,7 @@ def wire_query(
     status = PipelineStatus(log, catalog, shards, recorded, clock)
     answer = LedgerAnswer(log, catalog, shards, recorded, clock)
     return Querying(
-        query=QueryService(Answer(reads, places, recorded, log.log_id), places, watch, status, clock),
+        query=QueryService(Answer(reads, places, recorded, log.log_id), places, watch, status, clock, settings.unread_s),
         catalog=CatalogService(Sites(catalog, clock), Sensors(catalog, clock)),
         ledger=LedgerService(answer, log.log_id, log.partition_count),
         workers=(

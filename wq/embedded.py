@@ -1,7 +1,7 @@
 """The whole mesh in one process on the embedded default: what it is made of, in the order in which it starts."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -54,7 +54,6 @@ class System:
     server: Server
     accepting: Accepting
     querying: Querying
-    heartbeat: Heartbeat
     database: Progress
     metrics: Metrics
     clock: Clock
@@ -69,7 +68,6 @@ class System:
         await self.server.stop(min(OPEN_CALLS_S, within_s / 4))
         try:
             caught_up = await self.querying.answer.caught_up({}, max(0.0, (deadline_us - self.clock.now_us()) / 1e6))
-            await self.heartbeat.leave()
         except Unavailable as error:
             _log.warning("stages cannot finish", problem=error.message)
             return False
@@ -125,6 +123,8 @@ async def _start(stack: AsyncExitStack, settings: Settings, data: DataDirectory,
     workers = (watch, Worker(metering, meter.run), wire_screen(log, objects, catalog, clock), *querying.workers)
     progresses = [accepting.progress, *(worker.progress for worker in workers)]
     heartbeat = Heartbeat(catalog, progresses, WORKER, clock)
+    await heartbeat.beat()  # nobody is to be missed before its first second is over
+    stack.push_async_callback(_leave, heartbeat)
     await stack.enter_async_context(running((*workers, Worker(beating, heartbeat.run)), clock))
     for progress in progresses:
         metrics.follow(progress)
@@ -138,4 +138,10 @@ async def _start(stack: AsyncExitStack, settings: Settings, data: DataDirectory,
     served, http = target(settings.host, server.port), target(settings.host, http_port)
     write_endpoint(data.endpoint, served, http)
     stack.callback(data.endpoint.unlink, missing_ok=True)
-    return System(served, http, databases, server, accepting, querying, heartbeat, database, metrics, clock)
+    return System(served, http, databases, server, accepting, querying, database, metrics, clock)
+
+
+async def _leave(heartbeat: Heartbeat) -> None:
+    """After the last beat: nobody is to miss what stopped on purpose."""
+    with suppress(Unavailable):
+        await heartbeat.leave()

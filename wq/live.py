@@ -20,6 +20,7 @@ from wq.embedded import System
 EVERY_S = 1.0
 PRINTED_EVERY = 10
 RATE_OVER = 6
+LONGEST_PROBLEM = 300
 COST_SHARE = 20
 """Looking takes at most one part in so many of the time, however much there is to sum."""
 
@@ -53,37 +54,43 @@ async def read_totals(system: System) -> Totals:
 
 async def show_live(system: System, console: Console) -> None:
     """Shows readings a second, lag and stored once a second until cancelled; on a terminal as one line that moves, else as a
-    line every ten seconds, and one whenever a problem comes or goes."""
+    line every ten seconds, and one whenever a problem comes, changes or goes."""
     past: deque[tuple[int, int]] = deque(maxlen=RATE_OVER)
-    shown, had_problem = 0, False
+    shown, had = 0, ""
     with Live(Text("starting ..."), console=console, auto_refresh=False, transient=True) as live:
         while True:
             began_us = system.clock.now_us()
-            line, has_problem = await _look(system, past)
+            try:
+                line, problem = await _look(system, past)
+                pause_s = max(EVERY_S, (system.clock.now_us() - began_us) / 1e6 * COST_SHARE)
+            except WaterError as error:
+                problem, pause_s = on_one_line(system.database.problem or error.message), EVERY_S
+                line = Text(f"problem: {problem}", style="red")
             if console.is_terminal:
                 line.no_wrap, line.overflow = True, "ellipsis"
                 live.update(line, refresh=True)
-            elif shown % PRINTED_EVERY == 0 or has_problem != had_problem:
+            elif shown % PRINTED_EVERY == 0 or problem != had:
                 console.print(line)
-            shown, had_problem = shown + 1, has_problem
-            took_s = (system.clock.now_us() - began_us) / 1e6
-            await system.clock.sleep(max(EVERY_S, took_s * COST_SHARE))
+            shown, had = shown + 1, problem
+            await system.clock.sleep(pause_s)
 
 
-async def _look(system: System, past: deque[tuple[int, int]]) -> tuple[Text, bool]:
-    """The line, and whether something is wrong."""
-    try:
-        totals, status = await read_totals(system), await system.querying.status.status()
-    except WaterError as error:
-        return Text(f"problem: {system.database.problem or error.message}", style="red"), True
+async def _look(system: System, past: deque[tuple[int, int]]) -> tuple[Text, str]:
+    """The line, and the first problem that is in it. Raises Unavailable."""
+    totals, status = await read_totals(system), await system.querying.status.status()
     past.append((system.clock.now_us(), totals.accepted))
     for stage in status.stages:
         system.metrics.set(BACKLOG, stage.backlog_count, stage=stage.stage)
         system.metrics.set(LAG, stage.lag_us / 1e6, stage=stage.stage)
-    problems = [f"{stage.stage}: {stage.problem}" for stage in status.stages if stage.problem]
+    problems = [on_one_line(f"{stage.stage}: {stage.problem}") for stage in status.stages if stage.problem]
     if system.database.problem:
-        problems.insert(0, system.database.problem)
-    return _line(totals, _rate(past), status, len(system.accepting.streams), problems), bool(problems)
+        problems.insert(0, on_one_line(system.database.problem))
+    return _line(totals, _rate(past), status, len(system.accepting.streams), problems), problems[0] if problems else ""
+
+
+def on_one_line(problem: str) -> str:
+    """On one line; a server's last words may have several."""
+    return " ".join(problem.split())[:LONGEST_PROBLEM]
 
 
 def _rate(past: deque[tuple[int, int]]) -> float | None:
@@ -102,7 +109,7 @@ def _line(totals: Totals, rate: float | None, status: Status, streams: int, prob
     if totals.refused:
         line.append(f"   refused {totals.refused:,}", "yellow")
     for problem in problems:
-        line.append(f"   {problem[:100]}", "red")
+        line.append(f"   {problem}", "red")
     return line
 
 

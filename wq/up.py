@@ -16,10 +16,10 @@ from mesh.errors import Unavailable
 from mesh.logs import setup_logs
 from mesh.run import stop_on_signals
 from mesh.settings import Settings, read_settings
-from wq.connect import says_errors
+from wq.connect import find_target, says_errors
 from wq.data_directory import DataDirectory, default_path, open_data_directory
 from wq.embedded import System, running_system
-from wq.live import PresentStderr, Totals, read_totals, show_live
+from wq.live import PresentStderr, Totals, on_one_line, read_totals, show_live
 from wq.plain import print_json
 
 _EXAMPLES = """Starts the whole mesh in this process, on an embedded PostgreSQL, with a simulated fleet that streams to it.
@@ -66,7 +66,7 @@ async def _up(settings: Settings, path: Path, fleet: bool, console: Console) -> 
         open_data_directory(path, settings.slots, settings.partitions) as data,
     ):
         console.print(
-            f"[bold]Water Quality Mesh[/] on the embedded default: one process, its own PostgreSQL, data in {data.path}"
+            f"[bold]Water Quality Mesh[/] on the embedded default: one process, its own PostgreSQL, data in {escape(str(path))}"
         )
         async with running_system(settings, data, SystemClock()) as system:
             _say_where(system, data, console)
@@ -76,7 +76,7 @@ async def _up(settings: Settings, path: Path, fleet: bool, console: Console) -> 
             try:
                 totals = await read_totals(system)
             except Unavailable as error:
-                problem = system.database.problem or error.message
+                problem = on_one_line(system.database.problem or error.message)
                 console.print(f"[red]stopped, but what was stored cannot be told: {escape(problem)}[/]")
                 console.print("nothing acknowledged is lost: the next start goes on")
                 raise typer.Exit(1) from None
@@ -96,7 +96,9 @@ def _say_where(system: System, data: DataDirectory, console: Console) -> None:
     again = "" if data.is_new else " (going on with what is there)"
     console.print(f"  gRPC     {system.target}")
     console.print(f"  metrics  http://{system.metrics_address}/metrics")
-    console.print(f"  data     {data.path}{again}")
+    console.print(f"  data     {escape(str(data.path))}{again}")
+    if find_target(None) != system.target:
+        console.print(f"  there    export WQ_TARGET={system.target}, so that other commands find it")
     console.print("  try      wq latest, wq ledger, wq status; wq replay FILE --region REGION; Ctrl-C stops")
 
 
@@ -113,9 +115,8 @@ async def _until_stopped(system: System, settings: Settings, fleet: bool, consol
 
 
 def _say_what_was_stored(totals: Totals, caught_up: bool, data: DataDirectory, console: Console) -> None:
-    console.print(
-        f"stored [bold green]{totals.stored:,}[/] readings in {data.path} since it was made (accepted {totals.accepted:,}, "
-        f"duplicate {totals.duplicate:,}, conflicting {totals.conflicting:,}, refused {totals.refused:,})"
-    )
+    counts = ", ".join(f"{name} {getattr(totals, name):,}" for name in ("accepted", "duplicate", "conflicting", "refused"))
+    place = escape(str(data.path))
+    console.print(f"stored [bold green]{totals.stored:,}[/] readings in {place} since it was made ({counts})")
     if not caught_up:
         console.print("some accepted readings are still in the log: the next start records them, nothing is lost")

@@ -58,7 +58,8 @@ async def read_ends(database: Connections, topics: Sequence[str]) -> dict[Partit
 
 async def trim_records(database: Connections, partition: Partition, before_offset: int, before_us: int) -> tuple[int, int]:
     """As `Log.trim`, in short transactions; how many were dropped, and the first offset that is kept."""
-    ((first, following),) = await database.fetch(_ENDS_OF_ONE, partition)
+    ((_, following),) = await database.fetch(_ENDS_OF_ONE, partition)
+    ((first,),) = await database.fetch(_MOVE_FIRST, partition)  # an earlier trim may have been killed before it could tell
     end = min(before_offset, following - 1)
     dropped = 0
     for start in range(first, end, _TRIM_WINDOW):

@@ -6,6 +6,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 
+import psycopg
 import pytest
 
 from mesh.adapters import postgres_log_append
@@ -154,3 +155,15 @@ def test_every_later_topic_has_one_turn_in_eight_and_the_first_has_the_rest(late
     assert sum(partition.topic == "t0" for partition in order) >= 400 * (8 - 2 * later) / 8
     turns_of = [order.count(Partition("t0", number)) for number in range(3)]
     assert max(turns_of) - min(turns_of) <= 1
+
+
+async def test_a_trim_that_was_killed_half_way_is_finished_by_the_next(fresh_database: FreshDatabase, clock: ManualClock) -> None:
+    url, partition = await fresh_database(), Partition(ACCEPTED, 0)
+    async with open_postgres_log(url, 1, clock) as log:
+        await append_all(log, partition, numbered(2100))
+        clock.advance(100)
+        async with await psycopg.AsyncConnection.connect(url.replace("+psycopg", "")) as killed:
+            await killed.execute('DELETE FROM log.records WHERE "offset" < 1000')  # its first window; it never told
+
+        assert await log.trim(partition, 2000, clock.now_us()) == 1000
+        assert (await log.ends([ACCEPTED]))[partition].first == 2000

@@ -8,14 +8,14 @@ from tests.engines import reachable_folder
 from tests.flows.healthy import Healthy, healthy_gateway
 from tests.flows.process import System, free_port
 
-IMPATIENT = {"WQ_STREAM_OPEN_S": "3", "WQ_ACK_READ_S": "2", "WQ_DRAIN_S": "20"}
+IMPATIENT = {"WQ_STREAM_OPEN_S": "3", "WQ_UNREAD_S": "2", "WQ_DRAIN_S": "20"}
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def shared_system() -> AsyncIterator[System]:
     """`wq up` as a process, for all tests of this folder that only send and ask; it must stop in order at the end."""
     with reachable_folder() as folder:
-        system = System(folder / "data", free_port(), IMPATIENT)
+        system = System(folder / "data", free_port(), environment=IMPATIENT)
         try:
             await system.start()
             yield system

@@ -4,6 +4,7 @@ import asyncio
 import random
 import ssl
 from contextlib import AsyncExitStack
+from time import monotonic
 from typing import Any
 
 import grpc
@@ -14,8 +15,9 @@ from tests.builders import a_reading, some_readings
 from tests.engines import reachable_folder
 from tests.flows import raw
 from tests.flows.accounts import Account, account_of
-from tests.flows.healthy import Healthy, until
-from tests.flows.process import System, free_port
+from tests.flows.deaf import deaf_gateways
+from tests.flows.healthy import Healthy
+from tests.flows.process import System, eventually, free_port
 from tests.ingest.peer import connected
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -74,7 +76,7 @@ async def test_streams_that_open_and_then_say_nothing_do_not_disturb(target: str
         await asyncio.gather(*(peer.open(f"quiet-{number}") for number, peer in enumerate(peers)))
         await healthy.streams(201)
         before = healthy.acknowledged
-        await until(lambda: healthy.acknowledged > before + 2000, "the healthy gateway gets slow")
+        await eventually(lambda: healthy.acknowledged > before + 2000, 20, lambda: f"slow: {healthy.acknowledged - before}")
         await peers[-1].send(1, a_reading(77))
         await peers[-1].acknowledged(1)
     assert await account_of(target, "quiet-199") == Account(accepted=1, stored=1)
@@ -130,21 +132,25 @@ async def test_a_method_that_does_not_exist_is_said_to_be_unimplemented(method: 
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_gateway_that_never_half_closes_is_let_go_by_a_drain() -> None:
+async def test_a_drain_lets_go_of_gateways_that_never_half_close_and_does_not_wait_for_one_that_never_reads() -> None:
     with reachable_folder() as folder:
-        system = System(folder / "data", free_port(), {"WQ_DRAIN_S": "2"})
+        system = System(folder / "data", free_port(), environment={"WQ_DRAIN_S": "2"})
         try:
             await system.start()
             async with connected(system.target, 3) as (silent, sending, unopened):
                 await silent.open("silent")
                 await sending.open("sending")
                 await sending.send(1, some_readings(20))
-                stopping = asyncio.create_task(system.stop())
-                frame = await silent.read()
-                assert frame.WhichOneof("frame") == "closing"
-                await sending.acknowledged(1)
-                failures = [await peer.failure() for peer in (silent, sending, unopened)]
-                assert await stopping == 0
+                with deaf_gateways(system.target, "deaf") as (deaf,):
+                    await eventually(lambda: deaf.is_stuck, 20, lambda: "it can still send")
+                    begun = monotonic()
+                    stopping = asyncio.create_task(system.stop())
+                    frame = await silent.read()
+                    assert frame.WhichOneof("frame") == "closing"
+                    await sending.acknowledged(1)
+                    failures = [await peer.failure() for peer in (silent, sending, unopened)]
+                    assert await stopping == 0
+                    assert monotonic() - begun < 15, "far from the 30 s after which its acknowledgements count as not read"
             assert {failure.reason for failure in failures[:2]} == {"SHUTTING_DOWN"}
             assert all(isinstance(failure, Unavailable) for failure in failures)
             assert "stored 20 readings" in system.output()

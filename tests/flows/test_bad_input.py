@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from itertools import count
 from typing import Any
 
 import grpc
@@ -15,8 +14,9 @@ from mesh.codec.columns import write_columns
 from mesh.errors import Conflict, InvalidArgument, TooLarge, Unavailable, WaterError, from_rpc
 from tests.builders import START_US, a_reading, readings_of, some_readings
 from tests.flows.accounts import Account, account_of
+from tests.flows.deaf import deaf_gateways, failure
 from tests.flows.healthy import Healthy
-from tests.ingest.peer import Peer, connected
+from tests.ingest.peer import connected
 from water.parameter import PARAMETERS
 from water.readings import Readings, concatenate
 
@@ -25,17 +25,11 @@ STREAM_BATCHES = "/waterquality.v1.IngestService/StreamBatches"
 COLUMNS = [parameter.column for parameter in PARAMETERS]
 
 
-async def failure_of(target: str, *frames: bytes) -> WaterError:
-    """How a stream of these frames, then a half-close, ends."""
-    async with grpc.aio.insecure_channel(target) as channel:
-        call: Any = channel.stream_stream(STREAM_BATCHES)(timeout=20)
-        try:
-            for frame in frames:
-                await call.write(frame)
-            await call.done_writing()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            pass  # ended already: reading says why
-        return await Peer(call).failure()
+def failure_of(target: str, *frames: bytes) -> WaterError:
+    """How a stream of these frames, then a half-close, ends. By the synchronous client, as tests/flows/deaf.py says."""
+    with grpc.insecure_channel(target) as channel:
+        stream: Any = channel.stream_stream(STREAM_BATCHES)
+        return failure(stream(iter(frames), timeout=20))
 
 
 def opening(gateway_id: str, region: str = "north") -> bytes:
@@ -71,7 +65,7 @@ def batch(sequence: int) -> bytes:
     ],
 )
 async def test_a_broken_frame_ends_its_stream_and_says_why(frames: tuple[bytes, ...], reason: str, target: str) -> None:
-    error = await failure_of(target, *frames)
+    error = await asyncio.to_thread(failure_of, target, *frames)
     assert (type(error), error.reason) == (InvalidArgument, reason)
     assert len(error.message) < 300
 
@@ -133,7 +127,7 @@ async def test_each_reading_that_cannot_be_stored_is_refused_for_one_reason_and_
         (-5, "2100-01-01", dict.fromkeys(COLUMNS, math.inf)),
         *((4300 + number, good, {column: 3.4e38}) for number, column in enumerate(COLUMNS)),
         (4320, "2000-01-01", {"ph": -1e-45}),
-        (2**63 - 1, good, {"ph": -0.0}),
+        (2**62, good, {"ph": -0.0}),
     ]
     async with connected(target) as (peer,):
         await peer.open("rows")
@@ -218,33 +212,15 @@ async def test_a_submitted_batch_of_nobody_or_from_nowhere_is_refused(gateway_id
     assert error.reason == ("INVALID_REGION" if gateway_id == "ok" else "INVALID_GATEWAY")
 
 
-SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)]
-
-
 async def test_gateways_that_never_read_acknowledgements_are_let_go_and_cost_little_memory(target: str, healthy: Healthy) -> None:
-    """Two reasons in turn make acknowledgements long, so that they soon fill what a transport takes unread."""
     before = healthy.rss_bytes()
-    columns = ReadingColumns(sensor_id=[0, 4800] * 5000, measured_at_us=[START_US] * 10_000)
-    async with grpc.aio.insecure_channel(target, options=SMALL_WINDOW) as channel:
-        stub = ingest_pb2_grpc.IngestServiceStub(channel)
-        peers = [Peer(stub.StreamBatches()) for _ in range(8)]
-        sending = [asyncio.create_task(_send_for_ever(peer, number, columns)) for number, peer in enumerate(peers)]
+    gateway_ids = [f"deaf-{number}" for number in range(8)]
+    with deaf_gateways(target, *gateway_ids) as gateways:
         await healthy.streams(9)
         await healthy.streams(1)
-        assert healthy.rss_bytes() < before + 100 * 2**20
-        errors = [await peer.failure() for peer in peers]
-        await asyncio.gather(*sending)
+        assert healthy.rss_bytes() < before + 192 * 2**20
+        gateways.pop().call.cancel()  # one goes without having read anything, which must leave no trace of a fault
+        errors = [await asyncio.to_thread(failure, gateway.call) for gateway in gateways]
     assert {(type(error), error.reason) for error in errors} == {(Unavailable, "ACKS_NOT_READ")}
-    account = await account_of(target, *(f"deaf-{number}" for number in range(8)))
+    account = await account_of(target, *gateway_ids)
     assert set(account.refused) == {"INVALID_SENSOR", "NO_VALUES"}
-
-
-async def _send_for_ever(peer: Peer, number: int, columns: ReadingColumns) -> None:
-    """Until the server has ended the stream."""
-    opening = ingest_pb2.StreamOpen(gateway_id=f"deaf-{number}", region="north")
-    await peer.call.write(ingest_pb2.StreamBatchesRequest(open=opening))
-    for sequence in count(1):
-        try:
-            await peer.send(sequence, columns)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            return

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from mesh.clock import ManualClock
 from mesh.errors import Unavailable
 from mesh.ports import Partition
-from mesh.run import LONGEST_BACKOFF_S, SAME_SIGNAL_S, WELL_AFTER_S, Worker, keep_running, running, stop_on_signals
+from mesh.run import SAME_SIGNAL_S, WELL_AFTER_S, Worker, keep_running, running, stop_on_signals
 from mesh.stages import Progress
 from tests.flows.process import eventually
 
@@ -69,8 +69,11 @@ def _fresh_logs() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-async def test_a_worker_that_crashes_is_started_again_after_a_growing_pause(clock: ManualClock) -> None:
-    runs = Runs(*[CRASH] * 12)
+@pytest.mark.parametrize(("ending", "longest_s"), [(CRASH, 10.0), (Unavailable("the database is away"), 2.0)])
+async def test_a_worker_that_fails_is_started_again_after_a_growing_pause(
+    clock: ManualClock, ending: Exception, longest_s: float
+) -> None:
+    runs = Runs(*[ending] * 12)
     async with kept(runs.progress, runs.work, clock):
         pauses = []
         while runs.count <= 10:
@@ -80,7 +83,7 @@ async def test_a_worker_that_crashes_is_started_again_after_a_growing_pause(cloc
                 waited_s += 0.1
                 await settle()
             pauses.append(round(waited_s, 1))
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, LONGEST_BACKOFF_S, LONGEST_BACKOFF_S, LONGEST_BACKOFF_S]
+    assert pauses == [min(longest_s, pause) for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10)]
 
 
 async def test_a_worker_that_ran_well_for_half_a_minute_is_started_again_soon(clock: ManualClock) -> None:

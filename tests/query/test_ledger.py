@@ -1,10 +1,11 @@
 """GetLedger: what became of every reading, when the answer is final, and pages that belong to one question (law 1)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import grpc
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 from waterquality.v1 import ledger_pb2, ledger_pb2_grpc
 from waterquality.v1.ledger_pb2 import GetLedgerRequest, GetLedgerResponse
 
@@ -20,7 +21,7 @@ from mesh.tokens import write_position, write_token
 from mesh.topics import ACCEPTED, DEAD, REFUSED, SCREENED
 from query_svc.count import Count
 from query_svc.fences import Fences
-from query_svc.ledger_answer import LedgerAnswer
+from query_svc.ledger_answer import LedgerAnswer, Question
 from query_svc.ledger_service import LedgerService
 from query_svc.record import Record as Recorder
 from tests.builders import START_US, some_readings
@@ -214,3 +215,46 @@ async def test_a_settled_hour_says_so(client: Client) -> None:
     answer = await client.ask(gateway_ids=["g1"])
     assert [entry.settled for entry in answer.entries] == [True, False, False, False]
     assert isinstance(answer, ledger_pb2.GetLedgerResponse)
+
+
+class Interrupted(LedgerAnswer):
+    """Something happens once the sums of a database are read."""
+
+    def __init__(self, mesh: Deployment, happens: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(mesh.log, mesh.catalog, mesh.shards, mesh.recorded, SystemClock())
+        self._happens = happens
+
+    async def _rows(self, database: AsyncEngine, question: Question) -> list[tuple[str, int, dict[str, int]]]:
+        rows = await super()._rows(database, question)
+        await self._happens()
+        return rows
+
+
+async def test_sums_that_were_read_before_the_hour_was_settled_are_not_called_final(client: Client) -> None:
+    async def settle() -> None:
+        async with transaction(client.mesh.catalog) as connection:
+            await connection.exec_driver_sql(
+                f"INSERT INTO hour_fences (hour_us, settled) VALUES ({START_US}, true) ON CONFLICT DO NOTHING"
+            )
+
+    await fill(client)
+    answer = Interrupted(client.mesh, settle)
+    assert not any(entry.settled for entry in (await answer.page(Question())).entries)
+    assert any(entry.settled for entry in (await answer.page(Question())).entries)
+
+
+async def test_sums_that_disagree_because_readings_arrive_meanwhile_are_no_loss(client: Client) -> None:
+    async def nothing() -> None:
+        pass
+
+    async def arrive() -> None:
+        await client.mesh.accept(some_readings(1))
+
+    async with transaction(client.mesh.catalog) as connection:
+        await ledger.add(connection, {("a", START_US, "accepted"): 1})
+    page, caught_up = await Interrupted(client.mesh, nothing).answer(Question(), {}, 0.0)
+    assert caught_up
+    assert not page.balanced, "nothing arrives, so this one is lost"
+    page, caught_up = await Interrupted(client.mesh, arrive).answer(Question(), {}, 0.0)
+    assert not caught_up
+    assert not page.balanced

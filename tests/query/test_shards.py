@@ -1,5 +1,6 @@
 """Slots and shards: the same slot as PostgreSQL for every bigint, and no reading in a shard that does not own it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+import mesh.shards
 from mesh.errors import Fault, SetupError, Unavailable
 from mesh.shards import open_engine, slot_of, spread, transaction
 from query_svc.tables import create_shard_tables
@@ -73,6 +75,19 @@ async def test_making_tables_again_changes_nothing_and_another_slot_count_is_ref
     await create_shard_tables(engine, 8, [0, 1, 2, 3])
     with pytest.raises(SetupError, match="slots = 16, but this shard was made with 8"):
         await create_shard_tables(engine, 16, [0, 1])
+    await engine.dispose()
+
+
+async def test_a_statement_that_waits_for_a_lock_is_given_up(
+    fresh_database: FreshDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mesh.shards, "STATEMENT_TIMEOUT_S", 0.2)
+    engine = open_engine(await fresh_database(), 2)
+    async with transaction(engine) as holder:
+        await holder.execute(text("SELECT pg_advisory_xact_lock(1)"))
+        with pytest.raises(Unavailable, match="timeout"):
+            async with asyncio.timeout(10), transaction(engine) as connection:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(1)"))
     await engine.dispose()
 
 

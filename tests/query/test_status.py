@@ -16,7 +16,7 @@ from query_svc.catalog_tables import create_tables
 from query_svc.count import Count
 from query_svc.fences import Fences
 from query_svc.record import Record
-from query_svc.recorded import Recorded
+from query_svc.recorded import Latest, Recorded
 from query_svc.sight import Sight
 from query_svc.status import PipelineStatus, StageStatus, Status
 from tests.builders import a_reading
@@ -191,3 +191,20 @@ async def test_many_callers_cause_one_look_a_second(looking: Looking) -> None:
     assert (await looking.look()).stages != first.stages
     async with transaction(looking.deployment.catalog) as connection:
         assert (await connection.execute(text("SELECT count(*) FROM stages"))).scalar_one() == 0
+
+
+async def test_a_clock_that_is_put_back_keeps_no_answer_alive(looking: Looking) -> None:
+    reads = 0
+
+    async def read() -> int:
+        nonlocal reads
+        reads += 1
+        return reads
+
+    latest = Latest(read, looking.clock)
+    assert (await latest.fresh(), (await looking.stage("count")).backlog_count) == (1, 0)
+    looking.clock.ahead_us -= 3_600_000_000
+    await looking.deployment.accept(a_reading(1))
+    assert await latest.recent() == 2
+    count = next(stage for stage in (await looking.status.status()).stages if stage.stage == "count")
+    assert count.backlog_count == 1

@@ -132,5 +132,5 @@ def test_where_it_is_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert default_path() == Path("/var/lib/water-quality-mesh")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setenv("XDG_DATA_HOME", "/home/me/data")
-    assert default_path() == Path("/home/me/data/water-quality-mesh")
+    monkeypatch.setenv("XDG_DATA_HOME", "/my/data")
+    assert default_path() == Path("/my/data/water-quality-mesh")

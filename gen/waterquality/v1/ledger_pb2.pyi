@@ -52,7 +52,7 @@ class GetLedgerRequest(_message.Message):
 
     @_builtins.property
     def at_least(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Positions from acknowledgements: wait until every stage has passed them. Unset: answer at once."""
+        """Positions from acknowledgements: wait until every stage that counts has passed them. Unset: answer at once."""
 
     @_builtins.property
     def wait_duration(self) -> _duration_pb2.Duration:
@@ -117,7 +117,7 @@ class LedgerEntry(_message.Message):
     archived_count: _builtins.int
     """Of the accepted, in an object of the manifest."""
     settled: _builtins.bool
-    """The hour is over and every stage has passed all of it: the counts are final."""
+    """The hour is over and every stage that counts has passed all of it: the counts are final."""
     @_builtins.property
     def hour_time(self) -> _timestamp_pb2.Timestamp:
         """Start of the hour."""
@@ -190,7 +190,9 @@ class GetLedgerResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty: the end."""
     caught_up: _builtins.bool
-    """Every stage has passed everything that was in the log when the question came (and `at_least`): the laws must hold now."""
+    """Every stage that counts has passed everything that was in the log when the question came (and `at_least`): the laws must
+    hold now. False also while readings arrive so fast that no moment of rest was found within the wait.
+    """
     balanced: _builtins.bool
     """Whether the laws hold over the whole answer; only meaningful when caught up or settled."""
     @_builtins.property
