@@ -13,6 +13,7 @@ from mesh.errors import Fault, TooLarge, Unavailable
 from mesh.shards import open_engine, transaction
 from tests.conftest import FreshDatabase
 
+_STATEMENT_TIMEOUT = "SELECT setting, reset_val FROM pg_settings WHERE name = 'statement_timeout'"
 ONE: list[tuple[str, Kind]] = [("n", "bigint")]
 
 
@@ -26,7 +27,8 @@ async def engine(fresh_database: FreshDatabase) -> AsyncIterator[AsyncEngine]:
 
 async def settings_are_as_before(engine: AsyncEngine) -> bool:
     async with transaction(engine) as connection:
-        return str((await connection.execute(text("SHOW statement_timeout"))).scalar_one()) == "0"
+        (now, usual) = (await connection.execute(text(_STATEMENT_TIMEOUT))).one()
+    return bool(now == usual)
 
 
 async def test_every_kind_comes_back_bit_for_bit(engine: AsyncEngine) -> None:
