@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from ingest_svc.judge import Limits, Reason, Refusal, judge
+from ingest_svc.room import Room
 from mesh.codec.ingest_frames import BatchFrame, Opening, Unequal
 from mesh.codec.log_records import write_accepted, write_refused
 from mesh.codec.stamp import Stamp, hour_of, write_stamp
@@ -14,6 +15,7 @@ from mesh.tokens import write_position
 from mesh.topics import ACCEPTED, BACKFILL, REFUSED, partition_of
 
 QUEUED_WITHIN_S = 20.0  # with the 10 s of a commit, nothing is appended 30 s after its stamp (law 1)
+BATCHES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,15 @@ class Handed:
 
 
 class Acceptor:
-    """Judges batches and appends them. Safe for many streams at once; keeps nothing of a gateway between batches."""
+    """Judges batches and appends them. Safe for many streams at once; keeps nothing of a gateway between batches. Decode a batch
+    and hand it over inside `room`."""
 
     def __init__(self, log: Log, clock: Clock, limits: Limits, progress: Progress) -> None:
         self._log = log
         self._clock = clock
         self._limits = limits
         self._progress = progress
+        self.room = Room(BATCHES_AT_ONCE, QUEUED_WITHIN_S)
 
     async def hand_over(self, opening: Opening, frame: BatchFrame) -> Handed:
         """Queues the batch for the Log, waiting while its buffer is full; raises Unavailable when it stays so. Batches of one

@@ -69,8 +69,10 @@ class IngestService:
     async def submit_batch(self, request: bytes, context: Any) -> bytes:
         """SubmitBatch: returns when the batch is durable."""
         self._streams.admit()
-        opening, frame = read_submission(request)
-        handed = await self._acceptor.hand_over(opening, frame)
+        async with self._acceptor.room:
+            opening, frame = read_submission(request)
+            handed = await self._acceptor.hand_over(opening, frame)
+            del frame  # not kept while the Log is slow
         for delivery in handed.deliveries:
             await asyncio.shield(delivery)
         position = self._acceptor.position(opening, handed.accepted.result()) if handed.accepted else ""
@@ -112,17 +114,10 @@ class Wire:
             raise _not_opened("the first frame is " + ("a batch" if frame else "missing"))
         return frame
 
-    async def receive(self) -> BatchFrame | None:
-        """The next batch; None: the gateway has half-closed."""
+    async def receive(self) -> bytes | None:
+        """The next frame; None: the gateway has half-closed."""
         raw = await self._context.read()
-        if raw is grpc.aio.EOF:
-            return None
-        frame = read_frame(raw)
-        if isinstance(frame, Opening):
-            raise InvalidArgument("a second open frame: open once, then send batches", reason="OPENED_TWICE")
-        if frame is None:
-            raise InvalidArgument("a frame without open or batch", reason="UNREADABLE_FRAME")
-        return frame
+        return None if raw is grpc.aio.EOF else raw
 
     async def send_ack(self, ack: Ack) -> None:
         """Writes an ack."""

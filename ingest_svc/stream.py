@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ingest_svc.accept import Acceptor, Handed
 from ingest_svc.judge import Refusal
 from ingest_svc.window import Pace, Window
-from mesh.codec.ingest_frames import BatchFrame, Opening
+from mesh.codec.ingest_frames import BatchFrame, Opening, read_frame
 from mesh.errors import InvalidArgument, Unavailable, WaterError
 from mesh.ports import Clock
 
@@ -38,7 +38,7 @@ class Stream:
         acceptor: Acceptor,
         clock: Clock,
         window: Window,
-        receive: Callable[[], Awaitable[BatchFrame | None]],
+        receive: Callable[[], Awaitable[bytes | None]],
         send: Callable[[Ack], Awaitable[None]],
     ) -> None:
         self._opening = opening
@@ -51,6 +51,7 @@ class Stream:
         self._unacknowledged = Window(0, 0)
         self._progress = asyncio.Event()
         self._ended: WaterError | bool = False
+        self._expected: int | None = None
 
     async def run(self) -> None:
         """Reads and acknowledges until the stream ends."""
@@ -67,20 +68,26 @@ class Stream:
         self._progress.set()
 
     async def _read(self) -> None:
-        expected: int | None = None
         try:
-            while (frame := await self._receive()) is not None:
-                if self._ended:
-                    return
-                self._check(frame, expected)
-                expected = frame.sequence + 1
-                handed = await self._acceptor.hand_over(self._opening, frame)
-                self._queue(handed)
+            while await self._read_one():
+                pass
             self._ended = self._ended or True
         except WaterError as error:
             self._ended = self._ended or error
         finally:
             self._progress.set()
+
+    async def _read_one(self) -> bool:
+        """Takes one batch in; False where no more come. Apart from the loop, so that a stream that waits holds no batch."""
+        raw = await self._receive()
+        if raw is None or self._ended:
+            return False
+        async with self._acceptor.room:
+            frame = _batch(read_frame(raw))
+            self._check(frame, self._expected)
+            self._expected = frame.sequence + 1
+            self._queue(await self._acceptor.hand_over(self._opening, frame))
+        return True
 
     def _check(self, frame: BatchFrame, expected: int | None) -> None:
         if frame.sequence <= 0 or (expected is not None and frame.sequence != expected):
@@ -166,6 +173,14 @@ class Stream:
             except WaterError as error:
                 return error
         return failure
+
+
+def _batch(frame: Opening | BatchFrame | None) -> BatchFrame:
+    if isinstance(frame, Opening):
+        raise InvalidArgument("a second open frame: open once, then send batches", reason="OPENED_TWICE")
+    if frame is None:
+        raise InvalidArgument("a frame without open or batch", reason="UNREADABLE_FRAME")
+    return frame
 
 
 def _failure(delivery: asyncio.Future[int]) -> WaterError | None:
