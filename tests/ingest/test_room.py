@@ -9,18 +9,18 @@ from mesh.errors import Unavailable
 
 
 async def test_a_batch_waits_for_a_place_and_takes_it_in_the_order_of_asking() -> None:
-    room, order, leave = Room(1, 20.0), list[str](), asyncio.Event()
+    room, order, arrived, leave = Room(1, 20.0), list[str](), asyncio.Event(), asyncio.Event()
 
     async def stay(name: str) -> None:
         async with room:
             order.append(name)
+            arrived.set()
             await leave.wait()
 
     async with asyncio.TaskGroup() as tasks:
         for name in ("first", "second", "third"):
             tasks.create_task(stay(name))
-        while not order:
-            await asyncio.sleep(0)
+        await arrived.wait()
         assert order == ["first"]
         leave.set()
     assert order == ["first", "second", "third"]
