@@ -12,7 +12,6 @@ from ingest_svc.open_streams import OpenStreams
 from ingest_svc.stream import Ack, Stream
 from ingest_svc.window import Window
 from mesh.codec.ingest_frames import (
-    BatchFrame,
     Opening,
     read_frame,
     read_submission,
