@@ -8,8 +8,8 @@ from mesh.errors import Unavailable
 
 class Room:
     """`async with room`: one of `places`, waited for in the order of asking. Raises Unavailable (LOG_UNAVAILABLE) where none
-    comes free within `within_s`. A batch is several times its bytes on the wire once it is decoded, judged and encoded, and those of
-    thousands of streams may wait for the Log at once."""
+    comes free within `within_s`. A batch is several times its bytes on the wire once it is decoded, judged and encoded, and
+    those of thousands of streams may wait for the Log at once."""
 
     def __init__(self, places: int, within_s: float) -> None:
         self._free = asyncio.Semaphore(places)
