@@ -142,13 +142,10 @@ class System:
 
     def postmaster(self) -> psutil.Process | None:
         """The first process of the database, if it is alive."""
-        files = list((self.data / "postgres").rglob("postmaster.pid"))
-        if not files:
-            return None
         try:
-            process = psutil.Process(int(files[0].read_text().split()[0]))
+            process = psutil.Process(int((self.data / "postgres" / "data" / "postmaster.pid").read_text().split()[0]))
             is_postgres = "postgres" in process.name() and process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.NoSuchProcess, ValueError, IndexError):
+        except (FileNotFoundError, psutil.NoSuchProcess, ValueError, IndexError):  # a server that stops takes its file away
             return None
         return process if is_postgres else None
 
