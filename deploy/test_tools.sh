@@ -11,6 +11,7 @@ twice() { "$@" || { sleep 5; "$@"; }; }
 
 missing=()
 command -v git > /dev/null || missing+=(git)
+command -v chromium > /dev/null || missing+=(chromium fonts-dejavu-core)
 command -v setpriv > /dev/null || missing+=(util-linux)
 deploy/find_python.sh > /dev/null 2>&1 || missing+=(python3 python3-venv)
 [ -x .tools/grpcurl ] && [ -x .tools/ghz ] || command -v go > /dev/null || missing+=(golang-go)

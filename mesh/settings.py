@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mesh.errors import SetupError
@@ -20,6 +20,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on. Any but loopback needs TLS, which is not built yet.")
     grpc_port: int = Field(50051, ge=0, le=65535, description="Port of the gRPC services; 0 takes a free one.")
     http_port: int = Field(8080, ge=0, le=65535, description="Port of the metrics page (Prometheus text); 0 takes a free one.")
+    web_port: int = Field(8081, ge=0, le=65535, description="Port of the dashboard; 0 takes a free one.")
     postgres_user: str = Field(
         "nobody",
         description="As root only: the unprivileged user that the embedded PostgreSQL runs as; it refuses to run as root.",
@@ -54,17 +55,51 @@ class Settings(BaseSettings):
         le=4_102_444_800_000_000,
         description="Readings measured before this are refused, microseconds since 1970; default 2000-01-01T00:00:00Z.",
     )
+    silence_gateway_s: float = Field(
+        300, ge=0, le=604_800, description="A gateway that sent readings and then none for so long went quiet; 0: never."
+    )
+    webhook_url: str = Field(
+        "", description="Where each change of an alert is posted, signed after Standard Webhooks; empty: nowhere."
+    )
+    webhook_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Secret of the webhook's signature, `whsec_` and 24 to 64 bytes in base64; needed with webhook_url.",
+    )
+    webhook_private: bool = Field(
+        False, description="Allow a webhook_url that leads to a private, loopback or link-local address, or has no TLS."
+    )
+    archive_chunk_s: float = Field(
+        10, gt=0, le=86_400, description="How long readings wait at most before they are packed into archive objects."
+    )
+    archive_chunk_readings: int = Field(
+        200_000, ge=1, le=1_000_000, description="Readings after which a chunk of the archive is packed at once."
+    )
+    archives: dict[str, Path] = Field(
+        {}, description="Archives that can be restored from besides our own: NAME=DIRECTORY of objects, commas between several."
+    )
     drain_s: float = Field(10, ge=0, le=600, description="How long a stopping server waits for streams and workers to finish.")
     fleet_gateways: int = Field(3, ge=1, le=1000, description="Gateways of the simulated fleet of `wq up`.")
     fleet_sensors: int = Field(200, ge=1, le=1_000_000, description="Sensors of the simulated fleet of `wq up`.")
     fleet_period_s: float = Field(1.0, ge=0.001, le=86_400, description="Seconds between two readings of a simulated sensor.")
 
+    @field_validator("archives", mode="before")
+    @classmethod
+    def _name_archives(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        pairs = [pair.strip().partition("=") for pair in given.split(",") if pair.strip()]
+        if wrong := [name for name, equals, folder in pairs if not (name and equals and folder)]:
+            raise ValueError(f"{wrong[0]!r} names no directory: give NAME=DIRECTORY")
+        return {name: folder for name, _, folder in pairs}
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.grpc_port and self.grpc_port == self.http_port:
-            raise ValueError(
-                f"grpc_port and http_port are both {self.grpc_port}: give one of them another port (0 takes a free one)"
-            )
+        ports: dict[int, str] = {}
+        for name in ("grpc_port", "http_port", "web_port"):
+            port = getattr(self, name)
+            if port and port in ports:
+                raise ValueError(f"{ports[port]} and {name} are both {port}: give one of them another port (0 takes a free one)")
+            ports[port] = name
         return self
 
 

@@ -14,6 +14,7 @@ from waterquality.v1.reading_pb2 import FlaggedColumns, ReadingColumns
 from mesh.codec.columns import read_columns, read_flagged
 from mesh.codec.packed import pack_columns
 from mesh.codec.rejections import Refusal, write_rejections
+from mesh.codec.tasks import Task, task_message, task_of
 from mesh.codec.wire import decode, field, unreadable
 from mesh.errors import InvalidArgument
 from water.readings import Readings, empty
@@ -60,6 +61,7 @@ class Screened:
     source_offset: int
     previous_source_offset: int
     context_version: tuple[int, ...] = ()
+    conditions: tuple[Task, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ def write_screened(screened: Screened) -> bytes:
         source_offset=screened.source_offset,
         previous_source_offset=screened.previous_source_offset,
         context_version=screened.context_version,
+        conditions=map(task_message, screened.conditions),
     )
     content = batch.SerializeToString()
     readings = screened.readings
@@ -173,6 +176,7 @@ def read_screened(value: bytes) -> Screened:
         batch.source_offset,
         batch.previous_source_offset,
         tuple(batch.context_version),
+        tuple(map(task_of, batch.conditions)),
     )
 
 

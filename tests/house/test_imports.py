@@ -34,7 +34,12 @@ ALLOWED: tuple[tuple[str, set[str]], ...] = (
     ("*_svc/*positions.py", {"numpy", "structlog", "sqlalchemy"}),
     ("*_svc/*service.py", {"numpy", "structlog", *WIRE}),
     ("*_svc/__main__.py", {"structlog", "uvloop"}),
-    ("query_svc/*", {"numpy", "structlog", *DATABASE}),
+    ("ingest_svc/publish.py", {"structlog", "sqlalchemy"}),
+    ("ingest_svc/silence*.py", {"numpy", "structlog", "sqlalchemy"}),
+    ("alert_svc/webhook*.py", {"structlog", "httpx", "standardwebhooks"}),
+    ("archive_svc/pack.py", {"numpy", "pyarrow"}),
+    ("web_svc/*", {"structlog", "starlette", "uvicorn", *WIRE}),
+    *((f"{service}/*", {"numpy", "structlog", *DATABASE}) for service in ("query_svc", "alert_svc", "archive_svc")),
     ("*_svc/*", {"numpy", "structlog"}),
 )
 PARTS = {"water": set[str](), "mesh": {"water"}, **{service: {"mesh", "water"} for service in SERVICES}}

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ("ingest_svc", "query_svc", "alert_svc", "archive_svc")
+SERVICES = ("ingest_svc", "query_svc", "alert_svc", "archive_svc", "web_svc")
 PRODUCT = ("water", "mesh", *SERVICES, "wq")
 
 

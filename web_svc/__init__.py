@@ -1,0 +1,1 @@
+"""The dashboard: a client of the RPCs, nothing of its own."""
