@@ -2,21 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import structlog
-
-from mesh.clock import SystemClock
-from mesh.errors import WaterError
 from mesh.gateway import Gateway, GatewaySettings, GatewayStatistics
 from mesh.ports import Clock
-from mesh.settings import Settings
 from water.readings import Readings
-from wq.fleet_sensors import Fleet, FleetSettings
-from wq.scenarios import Course, Scenario
+from wq.fleet_sensors import Fleet
 
-_log = structlog.get_logger()
 _REPORT_EVERY_S = 1.0
 _LONGEST_SLEEP_S = 0.5
 _CATCH_UP_US = 60_000_000
@@ -45,25 +38,6 @@ class FleetStatistics:
 
     gateways: tuple[tuple[str, str, Sent], ...]
     all: Sent
-
-
-async def stream_fleet(target: str, settings: Settings) -> None:
-    """The fleet of `wq up`: streams until cancelled. When the mesh turns it away it says so in the log and ends."""
-    clock = SystemClock()
-    fleet = Fleet(
-        FleetSettings(
-            gateways=min(settings.fleet_gateways, settings.fleet_sensors),
-            sensors=settings.fleet_sensors,
-            period_s=settings.fleet_period_s,
-            name="fleet",
-            first_sensor_id=1_000_000_001,
-        ),
-        Course(Scenario.NORMAL, clock.now_us(), 3_600_000_000),
-    )
-    try:
-        await FleetRun(fleet, target, clock, random.Random()).run()
-    except* WaterError as group:
-        _log.error("the simulated fleet stopped", problem="; ".join(map(str, _leaves(group))))
 
 
 class FleetRun:
@@ -109,7 +83,7 @@ class FleetRun:
         return FleetStatistics(gateways, _total(one for of_one in of_each for one in of_one))
 
     async def _run_gateway(self, number: int) -> None:
-        away = self._fleet.course.absence(number)
+        away = self._fleet.absence(number)
         if away is None:
             await self._stream(number, self._end_us, self._begin_us - self._history_us, self._begin_us)
             return
@@ -157,11 +131,6 @@ class FleetRun:
         while report is not None:
             await self._clock.sleep(_REPORT_EVERY_S)
             report(self.statistics)
-
-
-def _leaves(group: BaseExceptionGroup[WaterError]) -> Iterator[WaterError]:
-    for error in group.exceptions:
-        yield from _leaves(error) if isinstance(error, BaseExceptionGroup) else (error,)
 
 
 def _total(statistics: Iterable[GatewayStatistics]) -> Sent:

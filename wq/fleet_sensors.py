@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,20 @@ class FleetSettings:
             problem = f"regions is {self.regions}, must name one at least; first_sensor_id is {self.first_sensor_id}"
             raise SetupError(f"{problem}, must be positive")
 
+    @property
+    def site_sensors(self) -> int:
+        """Sensors of each site; the last may have fewer."""
+        return min(_SITE_SENSORS, self.sensors // self.gateways)
+
+
+class Place(NamedTuple):
+    """Where a sensor is: the number of its site (from 0), what kind of water that is (fleet_water.MUNICIPAL ...), its region."""
+
+    sensor_id: int
+    site: int
+    kind: int
+    region: str
+
 
 @dataclass(frozen=True, slots=True)
 class _Sensors:
@@ -57,11 +72,11 @@ class _Sensors:
 
 
 class Fleet:
-    """Reads without a clock of its own: ask for a step, or for a span. `course` is what happens meanwhile."""
+    """Reads without a clock of its own: ask for a step, or for a span. `courses` are what happens meanwhile."""
 
-    def __init__(self, settings: FleetSettings, course: Course) -> None:
+    def __init__(self, settings: FleetSettings, *courses: Course) -> None:
         self.settings = settings
-        self.course = course
+        self._courses = courses
         self.gateway_ids = tuple(f"{settings.name}-{number + 1}" for number in range(settings.gateways))
         self.regions = tuple(settings.regions[number % len(settings.regions)] for number in range(settings.gateways))
         self._steps = max(1, round(settings.period_s))
@@ -87,10 +102,19 @@ class Fleet:
             if len(wanted):
                 yield self._read(sensors, wanted % len(sensors.sensor_id), at_us[wanted])
 
+    def absence(self, gateway: int) -> tuple[int, int] | None:
+        """From when to when a gateway is away, microseconds since 1970."""
+        return next((away for course in self._courses if (away := course.absence(gateway))), None)
+
+    def places(self) -> Iterator[Place]:
+        """Every sensor, by its id."""
+        of_each = [np.array([s.sensor_id, s.site, s.kind]).T for s in self._sensors]
+        for sensor_id, site, kind in sorted(np.concatenate(of_each).tolist()):
+            yield Place(sensor_id, site, kind, self.regions[site % self.settings.gateways])
+
     def _of_gateway(self, gateway: int) -> _Sensors:
-        size = min(_SITE_SENSORS, self.settings.sensors // self.settings.gateways)
         number = np.arange(self.settings.sensors)
-        site, within_site = np.divmod(number, size)
+        site, within_site = np.divmod(number, self.settings.site_sensors)
         mine = np.flatnonzero(site % self.settings.gateways == gateway)
         step = np.arange(len(mine)) * self._steps // len(mine)
         kind = (site[mine] // self.settings.gateways + MUNICIPAL) % _KINDS  # a gateway's first site is a plant
@@ -99,5 +123,6 @@ class Fleet:
     def _read(self, sensors: _Sensors, rows: NDArray[np.intp], at_us: NDArray[np.int64]) -> Readings:
         spots = Spots(sensors.sensor_id[rows], sensors.site[rows], sensors.within_site[rows], sensors.kind[rows], at_us)
         values = values_at(spots, self.settings.seed)
-        self.course.change(spots, values, self.settings.seed)
+        for course in self._courses:
+            course.change(spots, values, self.settings.seed)
         return Readings(spots.sensor_id, at_us, round_to_resolution(values))

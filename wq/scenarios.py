@@ -37,21 +37,22 @@ class Scenario(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A scenario in time: what happens is spread over `duration_us` from `begin_us` on."""
+    """A scenario in time: what happens is spread over `duration_us` from `begin_us` on, at one site (from 0) and its sensors."""
 
     scenario: Scenario
     begin_us: int
     duration_us: int
+    site: int = 0
 
     def change(self, spots: Spots, values: Floats, seed: int) -> None:
-        """Changes the values, float64 of shape (8, n), in place. The site concerned is the first, the sensor its first."""
+        """Changes the values, float64 of shape (8, n), in place. A single sensor concerned is the site's first."""
         progress = (spots.at_us - self.begin_us) / self.duration_us
         if self.scenario is Scenario.CONTAMINATION:
-            _contaminate(spots, values, progress)
+            _contaminate(spots, values, progress, self._is_chosen(spots, _HURT_SENSORS))
         elif self.scenario is Scenario.DRIFT:
-            values[PH] += np.where(_is_chosen(spots, 1), 1.5 * np.clip(progress, 0, 1), 0)
+            values[PH] += 1.5 * np.clip(progress, 0, 1) * self._is_chosen(spots, 1)
         elif self.scenario is Scenario.FOULING:
-            _foul(spots, values, np.clip(progress, 0, 1) * _is_chosen(spots, 1), seed)
+            _foul(spots, values, np.clip(progress, 0, 1) * self._is_chosen(spots, 1), seed)
 
     def absence(self, gateway: int) -> tuple[int, int] | None:
         """From when to when a gateway is away, microseconds since 1970."""
@@ -59,15 +60,14 @@ class Course:
             return None
         return self.begin_us + self.duration_us // 4, self.begin_us + self.duration_us * 6 // 10
 
+    def _is_chosen(self, spots: Spots, count: int) -> Floats:
+        """1 for the first `count` sensors of the site concerned, else 0."""
+        return np.asarray((spots.site == self.site) & (spots.within_site < count), np.float64)
 
-def _is_chosen(spots: Spots, count: int) -> Floats:
-    """1 for the first `count` sensors of the site concerned, else 0."""
-    return np.asarray((spots.site == 0) & (spots.within_site < count), np.float64)
 
-
-def _contaminate(spots: Spots, values: Floats, progress: Floats) -> None:
+def _contaminate(spots: Spots, values: Floats, progress: Floats, chosen: Floats) -> None:
     since = progress - 0.3 - 0.02 * spots.within_site
-    strength = np.clip(since / 0.05, 0, 1) * np.exp(-np.maximum(since - 0.2, 0) / 0.08) * _is_chosen(spots, _HURT_SENSORS)
+    strength = np.clip(since / 0.05, 0, 1) * np.exp(-np.maximum(since - 0.2, 0) / 0.08) * chosen
     values[CONDUCTIVITY] *= 1 + 0.6 * strength
     values[TURBIDITY] += 12 * strength
     values[OXYGEN] *= 1 - 0.35 * strength

@@ -18,6 +18,7 @@ from mesh.run import stop_on_signals
 from mesh.settings import Settings, read_settings
 from wq.connect import find_target, says_errors
 from wq.data_directory import DataDirectory, default_path, open_data_directory
+from wq.demo import Demo, stream_fleet
 from wq.embedded import System, running_system
 from wq.live import PresentStderr, Totals, on_one_line, read_totals, show_live
 from wq.plain import print_json
@@ -27,6 +28,8 @@ _EXAMPLES = """Starts the whole mesh in this process, on an embedded PostgreSQL,
 Examples:
 
   wq up
+
+  wq up --demo contamination
 
   wq up --data ./my-data --no-fleet --grpc-port 6000
 
@@ -44,14 +47,16 @@ def up(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of the gRPC services; 0 takes a free one.")] = None,
     http_port: Annotated[int | None, typer.Option(help="Port of the metrics page; 0 takes a free one.")] = None,
+    web_port: Annotated[int | None, typer.Option(help="Port of the dashboard; 0 takes a free one.")] = None,
     fleet: Annotated[bool, typer.Option("--fleet/--no-fleet", help="Simulate a fleet that streams.")] = True,
+    demo: Annotated[Demo, typer.Option(help="What happens to the fleet meanwhile.")] = Demo.TOUR,
     config: Annotated[Path | None, typer.Option(help="Settings file, TOML.")] = None,
     json: Annotated[bool, typer.Option("--json", help="At the end, one JSON object with the totals on stdout.")] = False,
 ) -> None:
     """Starts everything."""
-    settings = read_settings(config, {"host": host, "grpc_port": grpc_port, "http_port": http_port})
+    settings = read_settings(config, {"host": host, "grpc_port": grpc_port, "http_port": http_port, "web_port": web_port})
     setup_logs(settings.log_level, cast("TextIO", PresentStderr()))
-    totals = uvloop.run(_up(settings, data or default_path(), fleet, Console(stderr=json, soft_wrap=True)))
+    totals = uvloop.run(_up(settings, data or default_path(), demo if fleet else None, Console(stderr=json, soft_wrap=True)))
     if json:
         print_json({f"{name}_count": getattr(totals, name) for name in Totals.__slots__})
 
@@ -59,7 +64,7 @@ def up(
 up.__doc__ = _EXAMPLES
 
 
-async def _up(settings: Settings, path: Path, fleet: bool, console: Console) -> Totals:
+async def _up(settings: Settings, path: Path, demo: Demo | None, console: Console) -> Totals:
     stop = asyncio.Event()
     with (
         stop_on_signals(stop, lambda: _end_at_once(path, console)),
@@ -70,7 +75,7 @@ async def _up(settings: Settings, path: Path, fleet: bool, console: Console) -> 
         )
         async with running_system(settings, data, SystemClock()) as system:
             _say_where(system, data, console)
-            await _until_stopped(system, settings, fleet, console, stop)
+            await _until_stopped(system, settings, demo, console, stop)
             console.print("stopping: streams and stages finish ... (Ctrl-C again ends at once)")
             caught_up = await system.drain(settings.drain_s)
             try:
@@ -102,13 +107,11 @@ def _say_where(system: System, data: DataDirectory, console: Console) -> None:
     console.print("  try      wq latest, wq ledger, wq status; wq replay FILE --region REGION; Ctrl-C stops")
 
 
-async def _until_stopped(system: System, settings: Settings, fleet: bool, console: Console, stop: asyncio.Event) -> None:
+async def _until_stopped(system: System, settings: Settings, demo: Demo | None, console: Console, stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as tasks:
         background = [tasks.create_task(show_live(system, console))]
-        if fleet:
-            from wq.fleet import stream_fleet
-
-            background.append(tasks.create_task(stream_fleet(system.target, settings)))
+        if demo is not None:
+            background.append(tasks.create_task(stream_fleet(system.target, settings, demo)))
         await stop.wait()
         for task in background:
             task.cancel()

@@ -67,7 +67,7 @@ class System:
     async def launch(self) -> subprocess.Popen[bytes]:
         """Starts `wq up` and waits for nothing."""
         command = [*self.prefix, sys.executable, "-m", "wq", "up", "--data", str(self.data), "--grpc-port", str(self.port)]
-        command += ["--http-port", "0", *self.words]
+        command += ["--http-port", "0", "--web-port", "0", *self.words]
         with self.log.open("ab") as log:
             self.process = await asyncio.to_thread(
                 subprocess.Popen, command, stdout=log, stderr=log, start_new_session=True, env=os.environ | self.environment

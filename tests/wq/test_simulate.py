@@ -20,7 +20,8 @@ from tests.gateway.mesh_peer import MeshPeer, ServedStream, serve_all
 from tests.gateway.quick import until
 from tests.wq.counting_mesh import CountingMesh
 from wq.cli import app
-from wq.fleet import FleetRun, stream_fleet
+from wq.demo import stream_fleet
+from wq.fleet import FleetRun
 from wq.fleet_sensors import Fleet, FleetSettings
 from wq.scenarios import Course, Scenario
 

@@ -36,7 +36,8 @@ class Terminal:
     def __init__(self, system: System) -> None:
         self.raw = ""
         self._ours, theirs = os.openpty()
-        command = [sys.executable, "-m", "wq", "up", "--data", str(system.data), "--grpc-port", "0", "--http-port", "0"]
+        command = [sys.executable, "-m", "wq", "up", "--data", str(system.data), "--grpc-port", "0"]
+        command += ["--http-port", "0", "--web-port", "0"]
         system.process = self.process = subprocess.Popen(
             command,
             stdin=theirs,
