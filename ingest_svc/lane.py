@@ -7,12 +7,18 @@ from dataclasses import replace
 import numpy as np
 
 from ingest_svc.checkpoint import Checkpoint
-from mesh.codec.catalog_context import read_catalog_settings
+from mesh.codec.catalog_context import read_described
 from mesh.codec.log_records import Accepted, ContextChange, ContextKind, Screened, read_accepted
+from mesh.codec.rules_context import read_rules_context
 from mesh.codec.stamp import read_stamp
+from mesh.codec.tasks import Task
 from mesh.errors import Fault, InvalidArgument, NotFound
 from mesh.ports import Objects, Stored
-from water.readings import Readings, empty
+from water.condition import Condition
+from water.described import Described
+from water.readings import empty
+from water.rulebook import Rulebook
+from water.rules import Rule
 from water.screen import Settings, screen
 
 THREAD_FROM_READINGS = 2_000  # about 1 ms of numpy: more of it at once would make the event loop stand still
@@ -20,12 +26,18 @@ _NOTHING = Accepted("", 0, "", 0, empty().with_flags(np.empty(0, np.uint64)))
 
 
 class Lane:
-    """Begins where the checkpoint ends; await `open` first. After an exception its state is unknown: make a new one."""
+    """Begins where the checkpoint ends; await `open` first. After an exception its state is unknown: make a new one.
 
-    def __init__(self, checkpoint: Checkpoint, objects: Objects) -> None:
+    `historical`: the lane is backfill, so its conditions wake nobody.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, objects: Objects, historical: bool = False) -> None:
         self._state = checkpoint.state
         self._contexts = {change.kind: change for change in checkpoint.contexts}
         self._objects = objects
+        self._historical = historical
+        self._rules: tuple[Rule, ...] = ()
+        self._described = Described()
         self._settings = Settings()
         self.offset = checkpoint.offset
         """The last offset that was folded; -1: none."""
@@ -39,13 +51,14 @@ class Lane:
         """What the record after the last one becomes; it is empty for a context, and for a record that cannot be read, which
         changes nothing: then the text says why. Raises as `open` does."""
         accepted, problem = _NOTHING, ""
+        conditions: tuple[Condition, ...] = ()
         try:
             content = _read(stored)
         except (InvalidArgument, ValueError) as error:
             problem = str(error) or type(error).__name__
         else:
             if isinstance(content, Accepted):
-                accepted = replace(content, readings=await self._flagged(content.readings))
+                accepted, conditions = await self._screen(content)
             else:
                 await self._change(content)
         screened = Screened(
@@ -57,6 +70,7 @@ class Lane:
             source_offset=stored.offset,
             previous_source_offset=self.offset,
             context_version=tuple(self._version(kind) for kind in ContextKind),
+            conditions=tuple(self._task(condition, accepted) for condition in conditions),
         )
         self.offset = stored.offset
         return screened, problem
@@ -65,10 +79,17 @@ class Lane:
         """What a new Lane needs to go on from here; shares the state, so use it before the next `fold`."""
         return Checkpoint(self.offset, self._state, tuple(self._contexts[kind] for kind in sorted(self._contexts)))
 
-    async def _flagged(self, readings: Readings) -> Readings:
+    async def _screen(self, accepted: Accepted) -> tuple[Accepted, tuple[Condition, ...]]:
+        readings = accepted.readings
+        arguments = self._state, readings, self._settings, accepted.region
         if len(readings) < THREAD_FROM_READINGS:
-            return readings.with_flags(screen(self._state, readings, self._settings))
-        return readings.with_flags(await asyncio.to_thread(screen, self._state, readings, self._settings))
+            screening = screen(*arguments)
+        else:
+            screening = await asyncio.to_thread(screen, *arguments)
+        return replace(accepted, readings=readings.with_flags(screening.flags)), screening.conditions
+
+    def _task(self, condition: Condition, accepted: Accepted) -> Task:
+        return Task(condition, accepted.gateway_id, accepted.region, accepted.received_at_us, self._historical)
 
     async def _change(self, change: ContextChange) -> None:
         if change.version > self._version(change.kind):
@@ -84,11 +105,15 @@ class Lane:
             raise Fault(f"{where}: it is missing, so nothing can be screened from here on; put it back") from error
         if hashlib.sha256(content).hexdigest() != change.sha256:
             raise Fault(f"{where}: its content does not match the checksum {change.sha256}; put the right one back")
-        if change.kind == ContextKind.CATALOG:
-            try:
-                self._settings = read_catalog_settings(content)
-            except InvalidArgument as error:
-                raise Fault(f"{where}: {error}") from error
+        try:
+            if change.kind == ContextKind.RULES:
+                self._rules = await asyncio.to_thread(read_rules_context, content)
+            if change.kind == ContextKind.CATALOG:
+                self._described = await asyncio.to_thread(read_described, content)
+            rulebook = await asyncio.to_thread(Rulebook, self._rules, self._described)
+        except (InvalidArgument, ValueError) as error:
+            raise Fault(f"{where}: {error}") from error
+        self._settings = Settings(rulebook=rulebook)
 
     def _version(self, kind: int) -> int:
         return self._contexts[kind].version if kind in self._contexts else 0

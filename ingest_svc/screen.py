@@ -19,6 +19,7 @@ from mesh.topics import ACCEPTED, BACKFILL, DEAD, SCREENED_FROM
 
 STAGE = "screen"
 TOPICS = (ACCEPTED, BACKFILL)
+CONDITIONS = "conditions"  # header: how many; a record without it has none, so that who wants conditions need not read it
 _log = structlog.get_logger()
 
 Moved = Callable[[Partition, int], Awaitable[None]]
@@ -97,7 +98,7 @@ class Screen:
         last = await self._log.last(_screened(partition))
         emitted = -1 if last is None else _source_offset(last)
         await self._must_fit(partition, checkpoint.offset, emitted)
-        lane = Lane(checkpoint, self._objects)
+        lane = Lane(checkpoint, self._objects, historical=partition.topic == BACKFILL)
         await lane.open()
         self._progress.started(partition, max(checkpoint.offset, emitted) + 1)
         return _Work(lane, emitted, self._clock.now_us())
@@ -132,6 +133,8 @@ class Screen:
     async def _emit(self, partition: Partition, work: _Work, stored: Stored, screened: Screened) -> None:
         headers = dict(stored.record.headers) if len(screened.readings) else {}
         headers |= write_source(screened.source_offset, screened.previous_source_offset)
+        if screened.conditions:
+            headers[CONDITIONS] = str(len(screened.conditions))
         record = Record(write_screened(screened), headers)
         # Nothing may be appended behind a record that has failed, or readers meet a hole: so nothing waits between these two.
         await self._settle(partition, work, self._settings.most_in_flight - 1)

@@ -24,8 +24,11 @@ class Change(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One reason to believe it: `parameter` is a Parameter number, value and expected are in its unit (per hour for a rate);
-    `score`: how strong, as the ratio to the limit; `test`: what showed it, for example "limit" or "rate"."""
+    """One reason to believe it: `parameter` is a Parameter number; `score`: how strong, as the ratio to the limit.
+
+    `test`: what showed it. "limit": a value beyond the limit `expected`; "rate": likewise, both per hour; "fast change": a value
+    that moved too fast away from `expected`, a value of some minutes before. Other tests, other words.
+    """
 
     parameter: int
     value: float

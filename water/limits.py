@@ -10,6 +10,7 @@ from water.parameter import PARAMETERS, Parameter
 
 HOUR_US = 3_600_000_000
 SECOND_US = 1_000_000
+LEAST_BASE_US = 600 * SECOND_US  # of any rate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +24,7 @@ class Limits:
     spike_suspect: NDArray[np.float32]
     spike_fail: NDArray[np.float32]
     rate_suspect_per_us: NDArray[np.float64]
+    rate_suspect_per_hour: NDArray[np.float32]
     flat_suspect_us: NDArray[np.int64]
     flat_fail_us: NDArray[np.int64]
 
@@ -43,6 +45,7 @@ def limits_of(parameters: Sequence[Parameter] = PARAMETERS) -> Limits:
         spike_suspect=values(lambda p: p.spike_suspect),
         spike_fail=values(lambda p: p.spike_fail),
         rate_suspect_per_us=np.array([p.rate_suspect_per_hour / HOUR_US for p in parameters], np.float64),
+        rate_suspect_per_hour=values(lambda p: p.rate_suspect_per_hour),
         flat_suspect_us=np.array([p.flat_suspect_s * SECOND_US for p in parameters], np.int64),
         flat_fail_us=np.array([p.flat_fail_s * SECOND_US for p in parameters], np.int64),
     )

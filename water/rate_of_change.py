@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 from water.flags import RANK_GOOD
 from water.history import Past
-from water.limits import Limits
-
-LEAST_BASE_US = 600 * 1_000_000
+from water.limits import LEAST_BASE_US, Limits
 
 
 def rate_of_change(past: Past, limits: Limits) -> NDArray[np.uint8]:

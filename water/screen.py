@@ -1,4 +1,4 @@
-"""Screening: the deterministic fold (state, readings, settings) -> flags over one partition and lane (law 6).
+"""Screening: the deterministic fold (state, readings, settings) -> (flags, conditions) over one partition and lane (law 6).
 
 Tests are those of QARTOD that need only a sensor's own past: missing, gross range, spike, rate of change, flat line, time gap;
 each per value and parameter, causal, with windows in time. Source: the QARTOD manuals named in water/parameter.py.
@@ -9,67 +9,92 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from water.condition import Condition
+from water.conditions import judge
+from water.described import Described
 from water.flags import RANK_FAIL, of_rank, pack
 from water.flat_line import flat_line
 from water.gross_range import gross_range
 from water.history import enter_history
-from water.limits import HOUR_US, Limits, limits_of
+from water.limits import Limits, limits_of
+from water.piece import Piece
 from water.rate_of_change import rate_of_change
 from water.readings import Readings
+from water.rulebook import Rulebook
 from water.spike import spike
-from water.state import NEVER_US, State
+from water.state import State
+from water.trouble import NEVER_US
 
-DEFAULT_GAP_US = 3 * HOUR_US
 PIECE_READINGS = 2_000  # folded at once: what stays in a core's cache
+MOST_CONDITIONS = 5_000
+"""Of one batch, so that its screened record stays below the log's limit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settings:
-    """What screening depends on besides readings: the limits, and after which gap a sensor's history starts anew, which is
-    DEFAULT_GAP_US but for the sensors named (ascending, distinct)."""
+    """What screening depends on besides readings: the limits of the tests, the rules in force, and what the catalog says of the
+    sensors described."""
 
     limits: Limits = field(default_factory=limits_of)
-    sensor_id: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    gap_us: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    rulebook: Rulebook = field(default_factory=Rulebook)
 
-    def gap_us_of(self, sensors: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The gap limit of each of these sensors."""
-        gap_us = np.full(len(sensors), DEFAULT_GAP_US)
-        if len(self.sensor_id):
-            at = np.minimum(np.searchsorted(self.sensor_id, sensors), len(self.sensor_id) - 1)
-            named = self.sensor_id[at] == sensors
-            gap_us[named] = self.gap_us[at[named]]
-        return gap_us
+    @property
+    def described(self) -> Described:
+        """The sensors that somebody described."""
+        return self.rulebook.described
 
 
-def screen(state: State, readings: Readings, settings: Settings) -> NDArray[np.uint64]:
-    """Packed flags of the readings, in their order; moves the state on. The same state, readings and settings give the same.
+@dataclass(frozen=True, slots=True, eq=False)
+class Screening:
+    """Packed flags of the readings, in their order, and the conditions that they began, changed or ended, in the order of time
+    and id."""
+
+    flags: NDArray[np.uint64]
+    conditions: tuple[Condition, ...]
+
+
+def screen(state: State, readings: Readings, settings: Settings, region: str = "") -> Screening:
+    """Judges the readings of one batch from a region; moves the state on. The same state, readings, settings and region give the
+    same. What they are cut into makes no difference, as long as nothing is late, and no batch has more than MOST_CONDITIONS.
 
     Readings of one sensor are taken in the order of time. One that is not newer than its sensor's newest changes nothing and
-    is judged by itself alone; of several at one time the first counts as newer. Only values that pass gross range enter history.
+    is judged by itself alone; of several at one time the first counts as newer. Only values that pass gross range enter history,
+    and only these make conditions.
     """
     order = _order(readings)
     if order is not None:
         readings = readings.take(order)
     flags = np.empty(len(readings), np.uint64)
+    conditions: list[Condition] = []
     for start in range(0, len(readings), PIECE_READINGS):  # in order, so the division changes nothing but the speed
         piece = slice(start, start + PIECE_READINGS)
         columns = readings.sensor_id[piece], readings.measured_at_us[piece], readings.values[:, piece]
-        flags[piece] = _fold(state, *columns, settings)
+        flags[piece], found = _fold(state, *columns, settings, region, MOST_CONDITIONS - len(conditions))
+        conditions += found
+    conditions.sort(key=lambda condition: (condition.measured_us, condition.condition_id))
     if order is None:
-        return flags
+        return Screening(flags, tuple(conditions))
     as_given = np.empty_like(flags)
     as_given[order] = flags
-    return as_given
+    return Screening(as_given, tuple(conditions))
 
 
 def _fold(
-    state: State, sensor_id: NDArray[np.int64], time_us: NDArray[np.int64], values: NDArray[np.float32], settings: Settings
-) -> NDArray[np.uint64]:
-    """Flags of at least one reading, in the order of sensor and time."""
-    starts = np.append(True, sensor_id[1:] != sensor_id[:-1])
-    sensors, counts = sensor_id[starts], np.diff(np.flatnonzero(np.append(starts, True)))
-    rows, gap_us = state.rows_of(sensors), settings.gap_us_of(sensors)
+    state: State,
+    sensor_id: NDArray[np.int64],
+    time_us: NDArray[np.int64],
+    values: NDArray[np.float32],
+    settings: Settings,
+    region: str,
+    most: int,
+) -> tuple[NDArray[np.uint64], list[Condition]]:
+    """Flags of at least one reading, in the order of sensor and time, and at most so many conditions."""
+    begins = np.append(True, sensor_id[1:] != sensor_id[:-1])
+    starts = np.flatnonzero(begins)
+    sensors, counts = sensor_id[starts], np.diff(starts, append=len(sensor_id))
+    found = settings.described.find(sensors)
+    rows, gap_us = state.rows_of(sensors), settings.described.gap_us(found)
+    newest_us = state.newest_us[rows]
     fresh = _fresh(state, rows, counts, time_us)
 
     ranks = gross_range(values, settings.limits)
@@ -79,7 +104,8 @@ def _fold(
     for test in (spike, rate_of_change, flat_line):
         np.maximum(worst, test(past, settings.limits), out=worst)
     ranks[enters] = worst
-    return pack(of_rank(ranks))
+    piece = Piece(sensors, starts, counts, found, newest_us, gap_us, time_us, values, fresh, enters, past)
+    return pack(of_rank(ranks)), judge(state, piece, settings.limits, settings.rulebook, region, most)
 
 
 def _order(readings: Readings) -> NDArray[np.intp] | None:

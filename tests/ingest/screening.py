@@ -24,7 +24,7 @@ from mesh.codec.log_records import (
 from mesh.codec.stamp import Stamp, write_stamp
 from mesh.ports import Clock, Log, Objects, Partition, Record, Stored
 from mesh.stages import Progress
-from mesh.topics import ACCEPTED, SCREENED_FROM
+from mesh.topics import ACCEPTED, BACKFILL, SCREENED_FROM
 from tests.builders import START_US, some_readings
 from water.readings import Readings
 from water.sites import Sensor
@@ -115,7 +115,7 @@ async def screened_values(log: Log, partition: Partition = FIRST) -> list[bytes]
 
 async def folded_values(log: Log, objects: Objects, partition: Partition = FIRST) -> list[bytes]:
     """The values that must be there: one undisturbed fold over the accepted partition, from its start."""
-    lane = Lane(Checkpoint(-1, State()), objects)
+    lane = Lane(Checkpoint(-1, State()), objects, historical=partition.topic == BACKFILL)
     await lane.open()
     return [write_screened((await lane.fold(stored))[0]) for stored in await everything(log, partition)]
 

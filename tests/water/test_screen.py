@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from tests.builders import START_US, a_reading, readings_of, some_readings
 from tests.water.reference import Reference
+from water.described import DEFAULT_GAP_US, Described, Description
 from water.flags import FAIL, GOOD, MISSING, SUSPECT, unpack
 from water.parameter import BY_COLUMN, PARAMETERS, SENTINELS, Parameter
 from water.readings import Readings, concatenate
-from water.screen import DEFAULT_GAP_US, Settings, screen
+from water.rulebook import Rulebook
+from water.screen import Settings, screen
 from water.state import State
 
 SECOND = 1_000_000
@@ -33,11 +35,11 @@ def phs(*values: float, step_us: int = 600 * SECOND) -> Readings:
 
 def last_flag(readings: Readings, column: str = "ph") -> int:
     """The flag of the newest value of readings screened with no past."""
-    return flag(screen(State(), readings, DEFAULTS), column)
+    return flag(screen(State(), readings, DEFAULTS).flags, column)
 
 
 def test_an_absent_value_is_missing_and_a_present_one_is_judged() -> None:
-    flags = screen(State(), a_reading(ph=7.2), DEFAULTS)
+    flags = screen(State(), a_reading(ph=7.2), DEFAULTS).flags
     assert flag(flags, "ph") == GOOD
     assert flag(flags, "temperature_c") == MISSING
 
@@ -81,7 +83,7 @@ def test_an_unchanged_value_becomes_suspect_then_fails_by_time_not_by_rows() -> 
     for step_us in (60 * SECOND, 3600 * SECOND):
         readings = phs(*[7.0] * (1 + 170 * HOUR // step_us), step_us=step_us)
         age_h = (readings.measured_at_us - START_US) / HOUR
-        flags = unpack(screen(State(), readings, DEFAULTS))[0]
+        flags = unpack(screen(State(), readings, DEFAULTS).flags)[0]
         assert (flags[age_h < 72] == GOOD).all()
         assert (flags[(age_h >= 72) & (age_h < 168)] == SUSPECT).all()
         assert (flags[age_h >= 168] == FAIL).all()
@@ -93,15 +95,15 @@ def test_after_a_gap_history_starts_anew() -> None:
     after = readings_of(
         *((1, START_US + 600 * SECOND + DEFAULT_GAP_US + 1 + i, {"ph": value}) for i, value in enumerate((9.9, 9.9)))
     )
-    flags = screen(state, after, DEFAULTS)
+    flags = screen(state, after, DEFAULTS).flags
     assert [flag(flags, "ph", i) for i in (0, 1)] == [GOOD, GOOD]
 
 
 def test_a_sensor_with_an_expected_period_has_a_gap_limit_of_its_own() -> None:
-    own = Settings(sensor_id=np.array([1], np.int64), gap_us=np.array([50 * SECOND], np.int64))
+    own = Settings(rulebook=Rulebook(described=Described([Description(1, 50 * SECOND)])))
     readings = phs(7.0, 9.9, step_us=60 * SECOND)
-    assert flag(screen(State(), readings, DEFAULTS), "ph") == SUSPECT
-    assert flag(screen(State(), readings, own), "ph") == GOOD
+    assert flag(screen(State(), readings, DEFAULTS).flags, "ph") == SUSPECT
+    assert flag(screen(State(), readings, own).flags, "ph") == GOOD
 
 
 def test_a_failed_value_does_not_enter_history() -> None:
@@ -113,20 +115,21 @@ def test_a_late_reading_is_judged_by_itself_and_changes_no_state() -> None:
     for memory in (state, undisturbed):
         screen(memory, phs(7.0, 7.0, 7.0), DEFAULTS)
     late = readings_of((1, START_US, {"ph": 9.9}), (1, START_US + 1, {"ph": 15.0}), (1, START_US + 1200 * SECOND, {"ph": 2.0}))
-    flags = screen(state, late, DEFAULTS)
+    flags = screen(state, late, DEFAULTS).flags
     assert [flag(flags, "ph", i) for i in range(3)] == [GOOD, FAIL, SUSPECT]
     assert_same_state(state, undisturbed)
 
 
 def test_of_two_readings_at_one_time_the_first_is_fresh() -> None:
     state = State()
-    flags = screen(state, readings_of((1, START_US, {"ph": 7.0}), (1, START_US, {"ph": 9.9})), DEFAULTS)
+    flags = screen(state, readings_of((1, START_US, {"ph": 7.0}), (1, START_US, {"ph": 9.9})), DEFAULTS).flags
     assert [flag(flags, "ph", i) for i in (0, 1)] == [GOOD, GOOD]
     assert state.columns()["value"][0] == np.float32(7.0)
 
 
 def test_no_readings_give_no_flags() -> None:
-    assert screen(State(), some_readings(0), DEFAULTS).shape == (0,)
+    nothing = screen(State(), some_readings(0), DEFAULTS)
+    assert (nothing.flags.shape, nothing.conditions) == ((0,), ())
 
 
 def test_state_is_at_most_400_bytes_a_sensor_while_it_grows() -> None:
@@ -141,7 +144,7 @@ _STEPS_US = (0, 1, 10 * SECOND, 600 * SECOND, HOUR, 3 * HOUR, 3 * HOUR + 1, 24 *
 _VALUES = (np.nan, np.nan, 7.0, 7.0, 7.0, 7.01, 7.4, 7.6, 9.5, 3.0, 14.0, 15.0, -9999.0, 0.0, -0.0, 250.0, 3000.0)
 _ROW = st.tuples(st.integers(1, 3), st.sampled_from(_STEPS_US), st.lists(st.sampled_from(_VALUES), min_size=8, max_size=8))
 _GAPS_US = {2: 50 * SECOND, 3: 100 * HOUR}
-_SETTINGS = Settings(sensor_id=np.array([2, 3], np.int64), gap_us=np.array([50 * SECOND, 100 * HOUR], np.int64))
+_SETTINGS = Settings(rulebook=Rulebook(described=Described(Description(*sensor) for sensor in _GAPS_US.items())))
 
 
 def world(rows: list[tuple[int, int, list[float]]]) -> Readings:
@@ -165,7 +168,7 @@ def test_the_fold_equals_the_row_by_row_reference_in_any_batches_and_after_resta
     edges = [0, *sorted(min(cut, len(readings)) for cut in cuts), len(readings)]
     for number, (start, end) in enumerate(pairwise(edges)):
         batch = readings.take(np.arange(start, end))
-        assert screen(state, batch, _SETTINGS).tolist() == reference.screen(batch).tolist()
+        assert screen(state, batch, _SETTINGS).flags.tolist() == reference.screen(batch).tolist()
         if number in restarts:
             state = revived(state)
 
@@ -179,8 +182,8 @@ def test_flags_of_readings_in_time_order_do_not_depend_on_the_batches(
     whole, divided = State(), State()
     edges = [0, *sorted(min(cut, len(readings)) for cut in cuts), len(readings)]
     parts = [readings.take(np.arange(start, end)) for start, end in pairwise(edges)]
-    flags = [screen(divided, part, _SETTINGS) for part in parts]
-    assert np.concatenate(flags).tolist() == screen(whole, concatenate(parts), _SETTINGS).tolist()
+    flags = [screen(divided, part, _SETTINGS).flags for part in parts]
+    assert np.concatenate(flags).tolist() == screen(whole, concatenate(parts), _SETTINGS).flags.tolist()
     assert_same_state(whole, divided)
 
 
@@ -193,7 +196,7 @@ def test_many_sensors_in_large_batches_equal_the_reference() -> None:
     state, reference = State(), Reference()
     for start, end in pairwise((0, 700, 3900, 4000)):  # one larger than what is folded at once
         batch = shuffled.take(np.arange(start, end))
-        assert (screen(state, batch, DEFAULTS) == reference.screen(batch)).all()
+        assert (screen(state, batch, DEFAULTS).flags == reference.screen(batch)).all()
 
 
 def revived(state: State) -> State:
