@@ -1,44 +1,33 @@
-"""What is new right now: one tail of the screened live lane per process, fanned out to watchers, newest per sensor."""
+"""Who watches what is new: this process's watchers, each shown what the board brings, newest per sensor."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import structlog
-
-from mesh.codec.log_records import read_screened
-from mesh.errors import InvalidArgument, Unavailable
-from mesh.ports import Assigned, Log, Records
-from mesh.stages import Progress
-from mesh.topics import SCREENED
+from mesh.errors import Unavailable
 from query_svc.selection import Selection
 from query_svc.watcher import Watcher
+from water.readings import Readings
 
 MOST_WATCHERS = 100
-STAGE = "watch"
-_log = structlog.get_logger()
 
 
 class Watch:
-    """The tail, and its watchers. What is screened while the log cannot be read is not shown: a live picture, not a record."""
+    """The watchers. What changed comes from `board`, at most 4 times a second for each region, whatever interval a watcher asks
+    for; what was screened while board or Exchange was away is not shown: a live picture, not a record."""
 
-    def __init__(self, log: Log, progress: Progress) -> None:
-        self._log = log
-        self._progress = progress
+    def __init__(self) -> None:
         self._watchers: set[Watcher] = set()
         self._closed = False
 
-    async def run(self) -> None:
-        """Reads the live lane from its end on, until cancelled. Raises Unavailable when the Log is away."""
-        async with self._log.consume(None, [SCREENED]) as consumer:
-            while True:
-                match await consumer.next(1.0):
-                    case Assigned(partitions):
-                        ends = await self._log.ends([SCREENED])
-                        for partition in partitions:
-                            self._progress.started(partition, ends[partition].next)
-                        await consumer.seek({partition: ends[partition].next for partition in partitions})
-                    case Records() as delivery:
-                        self._show(delivery)
+    @property
+    def is_watched(self) -> bool:
+        """Whether there is anybody to show something to."""
+        return bool(self._watchers)
+
+    def show(self, region: str, readings: Readings) -> None:
+        """Flagged readings of one region, to every watcher. Cheap."""
+        for watcher in self._watchers:
+            watcher.show(region, readings)
 
     @asynccontextmanager
     async def follow(self, selection: Selection) -> AsyncIterator[Watcher]:
@@ -60,14 +49,3 @@ class Watch:
         self._closed = True
         for watcher in self._watchers:
             watcher.close()
-
-    def _show(self, delivery: Records) -> None:
-        for stored in delivery.records if self._watchers else ():
-            try:
-                screened = read_screened(stored.record.value)
-            except InvalidArgument as error:
-                _log.warning("record not shown", problem=error.message, offset=stored.offset, **delivery.partition._asdict())
-                continue
-            for watcher in self._watchers:
-                watcher.show(screened.region, screened.readings)
-        self._progress.covered(delivery.partition, delivery.records[-1].offset + 1, len(delivery.records))

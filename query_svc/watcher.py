@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mesh.errors import Unavailable
 from query_svc.selection import Selection, left
+from water.newest import cut, newest
 from water.readings import Readings, concatenate
 
 MOST_SENSORS = 100_000
@@ -52,7 +53,7 @@ class Watcher:
                 raise Unavailable("the server stops: watch again", reason="CLOSING")
             self._changed.clear()
             self._merge()
-            frame, self._pending = _cut(self._pending)
+            frame, self._pending = cut(self._pending, FRAME_READINGS)
             if len(self._pending):
                 self._changed.set()
             if len(frame):
@@ -67,16 +68,16 @@ class Watcher:
         """What arrived joins what is pending: of each sensor its newest reading, if it is newer than what is known."""
         arrived = left(self._selection, concatenate(self._arrived))
         self._arrived, self._arrived_count = [], 0
-        arrived = _newest(arrived.take(np.flatnonzero((arrived.values == arrived.values).any(axis=0))))
+        arrived = newest(arrived.take(np.flatnonzero((arrived.values == arrived.values).any(axis=0))))
         arrived = arrived.take(arrived.measured_at_us > self._known_us(arrived.sensor_id))
         if not len(arrived):
             return
-        self._pending = _newest(concatenate([self._pending, arrived])) if len(self._pending) else arrived
+        self._pending = newest(concatenate([self._pending, arrived])) if len(self._pending) else arrived
         kept = ~_known(arrived.sensor_id, self._sensors)
         sensors = np.concatenate([self._sensors[kept], arrived.sensor_id])
         times = np.concatenate([self._newest_us[kept], arrived.measured_at_us])
-        newest = np.argsort(times, kind="stable")[-MOST_SENSORS:]
-        order = newest[np.argsort(sensors[newest])]
+        kept_places = np.argsort(times, kind="stable")[-MOST_SENSORS:]
+        order = kept_places[np.argsort(sensors[kept_places])]
         self._sensors, self._newest_us = sensors[order], times[order]
         if len(sensors) > MOST_SENSORS:
             self._pending = self._pending.take(_known(self._sensors, self._pending.sensor_id))
@@ -96,19 +97,3 @@ def _known(ascending: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[n
     found = np.zeros(len(wanted), np.bool_)
     found[within] = ascending[places[within]] == wanted[within]
     return found
-
-
-def _newest(readings: Readings) -> Readings:
-    """One reading per sensor, by sensor."""
-    order = np.lexsort((readings.measured_at_us, readings.sensor_id))
-    sensors = readings.sensor_id[order]
-    last = np.append(sensors[1:] != sensors[:-1], np.ones(min(1, len(sensors)), np.bool_))
-    return readings.take(order[last])
-
-
-def _cut(pending: Readings) -> tuple[Readings, Readings]:
-    """A frame, and what stays for later."""
-    if len(pending) <= FRAME_READINGS:
-        return pending, concatenate([])
-    first = np.argsort(pending.measured_at_us, kind="stable")
-    return pending.take(np.sort(first[:FRAME_READINGS])), pending.take(np.sort(first[FRAME_READINGS:]))

@@ -16,8 +16,6 @@ import query_svc.watch
 import query_svc.watcher
 from mesh.codec.columns import read_flagged
 from mesh.errors import NotFound, Unavailable
-from mesh.ports import Partition
-from mesh.topics import SCREENED
 from query_svc.filters import ReadingFilter
 from query_svc.selection import Selection
 from query_svc.watcher import Watcher
@@ -52,7 +50,6 @@ async def next_frame(call: Any) -> Readings:
 
 
 async def test_a_watcher_is_shown_what_its_filter_lets_through_and_nothing_else(served: Serving) -> None:
-    mesh = served.asked.deployment
     await served.asked.put_sensors_at({"weir": [1, 2]})
     calls = [
         await watching(served),
@@ -62,8 +59,8 @@ async def test_a_watcher_is_shown_what_its_filter_lets_through_and_nothing_else(
         await watching(served, without_flags=[4]),
     ]
     failed = flag(a_reading(3, ph=17.0), 0x4444_4444)
-    await mesh.put(concatenate([flag(readings_of((1, START_US, {"ph": 7.0}), (2, START_US, {"redox_mv": 5.0}))), failed]))
-    await mesh.put(flag(a_reading(4)), Partition(SCREENED, 1), region="south")
+    await served.show(concatenate([flag(readings_of((1, START_US, {"ph": 7.0}), (2, START_US, {"redox_mv": 5.0}))), failed]))
+    await served.show(a_reading(4), "south")
     for call, wanted in zip(calls, ({1, 2, 3, 4}, {2, 3}, {1}, {4}, {1, 2, 4}), strict=True):
         found: set[int] = set()
         while found != wanted:
@@ -73,24 +70,22 @@ async def test_a_watcher_is_shown_what_its_filter_lets_through_and_nothing_else(
         call.cancel()
 
 
-async def test_nothing_of_before_is_shown_and_an_older_reading_never_follows_a_newer_one(served: Serving) -> None:
-    mesh = served.asked.deployment
-    await mesh.put(flag(a_reading(1, START_US - 5)))
+async def test_an_older_reading_never_follows_a_newer_one(served: Serving) -> None:
     call = await watching(served)
-    await mesh.put(flag(a_reading(1, START_US, ph=7.0)))
+    await served.show(a_reading(1, START_US, ph=7.0))
     assert (await next_frame(call)).measured_at_us.tolist() == [START_US]
-    await mesh.put(flag(a_reading(1, START_US - 1, ph=6.0)))
-    await mesh.put(flag(a_reading(1, START_US + 1, ph=8.0)))
+    await served.show(a_reading(1, START_US - 1, ph=6.0))
+    await served.show(a_reading(1, START_US + 1, ph=8.0))
     assert (await next_frame(call)).measured_at_us.tolist() == [START_US + 1]
     call.cancel()
 
 
 async def test_frames_keep_their_distance_and_the_newest_wins_meanwhile(served: Serving) -> None:
-    mesh, loop = served.asked.deployment, asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
     call = await watching(served)
     started, shown = loop.time(), [-1]
     for at in range(60):
-        await mesh.put(flag(a_reading(1, START_US + at)))
+        await served.show(a_reading(1, START_US + at))
     while shown[-1] < START_US + 59:
         shown += (await next_frame(call)).measured_at_us.tolist()
     assert shown == sorted(set(shown))
