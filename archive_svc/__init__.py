@@ -1,1 +1,1 @@
-"""The archive: not built yet; its RPCs answer UNIMPLEMENTED (mesh/unserved.py)."""
+"""The archive: history as Parquet objects, with a manifest that proves them complete."""

@@ -9,6 +9,7 @@ from mesh.errors import Fault, InvalidArgument
 from mesh.ports import Partition, Stored
 from query_svc.rows import Arrived
 from query_svc.tables import REGION_LENGTH
+from water.readings import Readings
 
 MOST_ROWS = 50_000
 FIRST_US = -210_866_803_200_000_000  # the first time that timestamptz holds; the last is beyond what our column can tell
@@ -81,8 +82,13 @@ def _problem(screened: Screened, stamp: Stamp) -> str:
     readings = screened.readings
     if len(readings) != stamp.count:
         return f"{len(readings)} readings, but the headers say {stamp.count}"
-    if len(screened.region) > REGION_LENGTH or "\0" in screened.region:
-        return f"region {screened.region!r}: at most {REGION_LENGTH} characters, none of them NUL"
+    return unstorable(screened.region, readings)
+
+
+def unstorable(region: str, readings: Readings) -> str:
+    """Why no shard could take these readings; empty: nothing is wrong."""
+    if len(region) > REGION_LENGTH or "\0" in region:
+        return f"region {region!r}: at most {REGION_LENGTH} characters, none of them NUL"
     if len(readings) and readings.measured_at_us.min() < FIRST_US:
         return f"measured at {readings.measured_at_us.min()} us, before the first time that PostgreSQL can hold"
     return ""

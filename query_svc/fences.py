@@ -13,6 +13,7 @@ from mesh.errors import Unavailable
 from mesh.ports import Clock, Ends, Log, Partition
 from mesh.shards import transaction
 from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED
+from query_svc.archived import Archived
 from query_svc.recorded import Recorded, passed
 
 FENCED_AFTER_US = HOUR_US + 60_000_000
@@ -24,14 +25,15 @@ _log = structlog.get_logger()
 
 class Fences:
     """Steps of an hour in hour_fences: entered by `count`; `ends` = the ends of accepted, backfill and refused at a time when
-    the hour was over for 60 s (nothing of it is appended any more); `dead_ends` = the ends of `dead` once the recorders have
-    passed `ends` (who gives a record up buries it before passing it; the archive, once there is one, must have passed too);
-    `settled` once `count` has passed both. Each step is safe to repeat, and several processes may take it."""
+    the hour was over for 60 s (nothing of it is appended any more); `dead_ends` = the ends of `dead` once the recorders and,
+    where there is one (`archived`), the archive have passed `ends` (who gives a record up buries it before passing it); `settled`
+    once `count` has passed both. Each step is safe to repeat, and several processes may take it."""
 
-    def __init__(self, log: Log, catalog: AsyncEngine, recorded: Recorded, clock: Clock) -> None:
+    def __init__(self, log: Log, catalog: AsyncEngine, recorded: Recorded, clock: Clock, *, archived: bool = False) -> None:
         self._log = log
         self._catalog = catalog
         self._recorded = recorded
+        self._archived = Archived(catalog, log.log_id, clock) if archived else None
         self._clock = clock
         self._next_us = 0
 
@@ -61,8 +63,10 @@ class Fences:
     async def _bound_dead(self, fenced: Mapping[int, Mapping[Partition, int]]) -> None:
         if not fenced:
             return
-        recorded = await self._recorded.offsets()
-        hours = [hour_us for hour_us, ends in fenced.items() if passed(_without_refused(ends), recorded)]
+        stages = [await self._recorded.offsets()] + ([await self._archived.offsets()] if self._archived else [])
+        hours = [
+            hour_us for hour_us, ends in fenced.items() if all(passed(_without_refused(ends), offsets) for offsets in stages)
+        ]
         if hours:
             await self._set(_SET_DEAD_ENDS, hours, _write(await self._log.ends((DEAD,))))
 

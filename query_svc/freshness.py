@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mesh.errors import InvalidArgument, Unavailable
 from mesh.ports import Partition
 from mesh.tokens import read_position
-from mesh.topics import ACCEPTED, BACKFILL
+from mesh.topics import ACCEPTED, BACKFILL, RESTORED
 from query_svc.recorded import Recorded
 
 MOST_POSITIONS = 100
@@ -16,7 +16,7 @@ LONGEST_WAIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """Positions from acknowledgements, and how long to wait for them (0: 5 s; lowered to 60 s)."""
+    """Positions from acknowledgements or a restore, and how long to wait for them (0: 5 s; lowered to 60 s)."""
 
     at_least: Sequence[str] = ()
     wait_s: float = 0.0
@@ -33,8 +33,8 @@ async def wait_until_readable(recorded: Recorded, log_id: str, asked: Freshness)
     for number, token in enumerate(asked.at_least):
         field = f"freshness.at_least[{number}]"
         for (topic, partition), offset in read_position(token, log_id, field).items():
-            if topic not in (ACCEPTED, BACKFILL):
-                raise _invalid(field, f"a position in {topic!r}, not in {ACCEPTED} or {BACKFILL}")
+            if topic not in (ACCEPTED, BACKFILL, RESTORED):
+                raise _invalid(field, f"a position in {topic!r}, not in {ACCEPTED}, {BACKFILL} or {RESTORED}")
             place = Partition(topic, partition)
             wanted[place] = max(offset, wanted.get(place, -1))
     if not wanted:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from mesh.ports import Clock, Log, Partition
 from mesh.shards import Shards, transaction
 from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED
+from query_svc.archived import Archived
 from query_svc.fences import last_offsets, read_counted
 from query_svc.recorded import POLL_S, Latest, Recorded, passed, wait_until
 
@@ -48,13 +49,17 @@ class Page:
 
 
 class LedgerAnswer:
-    """Reads only. A shard that is away makes every answer Unavailable: a sum without it would be wrong."""
+    """Reads only. A shard that is away makes every answer Unavailable: a sum without it would be wrong. `archived`: there is an
+    archive, whose law must hold too; without one nobody waits for it."""
 
-    def __init__(self, log: Log, catalog: AsyncEngine, shards: Shards, recorded: Recorded, clock: Clock) -> None:
+    def __init__(
+        self, log: Log, catalog: AsyncEngine, shards: Shards, recorded: Recorded, clock: Clock, *, archived: bool = False
+    ) -> None:
         self._log = log
         self._databases = (catalog, *shards.engines)
         self._catalog = catalog
         self._recorded = recorded
+        self._archived = Archived(catalog, log.log_id, clock) if archived else None
         self._clock = clock
         self._counted = Latest(lambda: read_counted(catalog, log.log_id), clock)
 
@@ -64,7 +69,7 @@ class LedgerAnswer:
         deadline_us = self._clock.now_us() + round(wait_s * 1_000_000)
         while True:
             before = last_offsets(await self._log.ends(_COUNTED))
-            caught_up = await self.caught_up(at_least, max(0.0, (deadline_us - self._clock.now_us()) / 1_000_000))
+            caught_up = await self.caught_up(at_least, self._left_s(deadline_us))
             page = await self.page(question)
             if not caught_up or page.balanced or last_offsets(await self._log.ends(_COUNTED)) == before:
                 return page, caught_up
@@ -79,8 +84,10 @@ class LedgerAnswer:
         wanted = last_offsets(await self._log.ends((ACCEPTED, BACKFILL, REFUSED)))
         for partition, offset in at_least.items():
             wanted[partition] = max(wanted.get(partition, -1), offset)
-        to_record = {partition: offset for partition, offset in wanted.items() if partition.topic != REFUSED}
-        if not await self._recorded.wait_for(to_record, wait_s) or not await self._wait_counted(wanted, deadline_us):
+        screened = {partition: offset for partition, offset in wanted.items() if partition.topic != REFUSED}
+        if not await self._recorded.wait_for(screened, wait_s) or not await self._wait_counted(wanted, deadline_us):
+            return False
+        if self._archived and not await self._archived.wait_for(screened, self._left_s(deadline_us)):
             return False
         return await self._wait_counted(last_offsets(await self._log.ends((DEAD,))), deadline_us)
 
@@ -107,8 +114,10 @@ class LedgerAnswer:
         return dict(sums)
 
     async def _wait_counted(self, wanted: Mapping[Partition, int], deadline_us: int) -> bool:
-        left_s = max(0.0, (deadline_us - self._clock.now_us()) / 1_000_000)
-        return await wait_until(lambda counted: passed(wanted, counted), self._counted, left_s, self._clock)
+        return await wait_until(lambda counted: passed(wanted, counted), self._counted, self._left_s(deadline_us), self._clock)
+
+    def _left_s(self, deadline_us: int) -> float:
+        return max(0.0, (deadline_us - self._clock.now_us()) / 1_000_000)
 
     async def _rows(self, database: AsyncEngine, question: Question) -> list[tuple[str, int, dict[str, int]]]:
         """The first keys that this database has, one more than the page holds: so the union has the first of all."""
@@ -118,13 +127,14 @@ class LedgerAnswer:
             return [tuple(row) for row in await connection.execute(text(_PAGE), arguments)]
 
     async def _balanced(self, question: Question) -> bool:
-        """Whether the law of the shards holds for each key. Every database sums its counts, signed, each with a weight drawn by
-        a hash of its key: together they give 0 when each key balances, and by chance alone once in 2**60."""
-        total = 0
+        """Whether the laws of the shards and of the archive hold for each key. Every database sums its counts, signed, each with
+        a weight drawn by a hash of its key: together they give 0 when each key balances, and by chance alone once in 2**60."""
+        in_shards = in_archive = 0
         for database in self._databases:
             async with transaction(database) as connection:
-                total += int((await connection.execute(text(_WEIGHED), _arguments(question))).scalar_one())
-        return total == 0
+                recorded, archived = (await connection.execute(text(_WEIGHED), _arguments(question))).one()
+            in_shards, in_archive = in_shards + int(recorded), in_archive + int(archived)
+        return in_shards == 0 and (self._archived is None or in_archive == 0)
 
     async def _settled(self, question: Question) -> set[int]:
         async with transaction(self._catalog) as connection:
@@ -144,12 +154,13 @@ WHERE {_WHERE} AND (CAST(:after AS text) IS NULL OR (gateway_id, hour_us) > (:af
 GROUP BY gateway_id, hour_us ORDER BY gateway_id, hour_us LIMIT :most
 """
 
-# The law of the archive (accepted = archived + dead:screen + dead:archive) joins here when there is an archive.
+# Signs of each measure in accepted - stored - duplicate - conflicting - dead, and in accepted - archived - dead.
 _WEIGHED = f"""
-SELECT coalesce(sum(CAST(hashtextextended(gateway_id, hour_us) AS numeric) * count * sign), 0)
-FROM ledger JOIN (VALUES ('accepted', 1), ('stored', -1), ('duplicate', -1), ('conflicting', -1), ('dead:screen', -1),
-                         ('dead:record', -1)) AS law (measure, sign) USING (measure)
-WHERE {_WHERE}
+SELECT coalesce(sum(weight * of_shards), 0), coalesce(sum(weight * of_archive), 0)
+FROM (SELECT measure, CAST(hashtextextended(gateway_id, hour_us) AS numeric) * count AS weight FROM ledger WHERE {_WHERE}) AS l
+JOIN (VALUES ('accepted', 1, 1), ('dead:screen', -1, -1), ('stored', -1, 0), ('duplicate', -1, 0), ('conflicting', -1, 0),
+             ('dead:record', -1, 0), ('archived', 0, -1), ('dead:archive', 0, -1)) AS law (measure, of_shards, of_archive)
+USING (measure)
 """
 
 _TOTALS = "SELECT measure, sum(count) FROM ledger GROUP BY measure"

@@ -1,7 +1,8 @@
-"""How far the shards are: which accepted and backfill offsets are recorded in every slot, and waiting for them (law 1)."""
+"""How far the shards are: which offsets of accepted, backfill and restored are recorded in every slot, and waiting for them
+(law 1)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,7 +12,7 @@ from mesh.clock import SystemClock
 from mesh.ports import Clock, Partition
 from mesh.positions import Position
 from mesh.shards import Shards, transaction
-from mesh.topics import SOURCE_OF
+from mesh.topics import RESTORED, SOURCE_OF
 from query_svc.record import STAGE, TOPICS
 
 POLL_S = 0.05
@@ -29,8 +30,8 @@ class Recorded:
         self._latest = Latest(self._read, self._clock)
 
     async def offsets(self) -> Mapping[Partition, int]:
-        """For each partition of accepted and backfill the offset up to which everything is recorded in every slot, read after
-        the call; a partition that some slot has not begun is missing (-1). Raises Unavailable when a shard is away."""
+        """For each partition of accepted, backfill and restored the offset up to which everything is recorded in every slot,
+        read after the call; a partition that some slot has not begun is missing (-1). Raises Unavailable when a shard is away."""
         return await self._latest.fresh()
 
     async def wait_for(self, wanted: Mapping[Partition, int], wait_s: float) -> bool:
@@ -41,15 +42,22 @@ class Recorded:
         async def one(shard: int, engine: AsyncEngine) -> dict[Partition, Position]:
             async with transaction(engine) as connection:
                 slots = self._shards.slots_of_shard(shard)
-                return await positions.lowest(connection, STAGE, self._log_id, TOPICS, slots)
+                return await positions.lowest(connection, STAGE, self._log_id, (*TOPICS, RESTORED), slots)
 
         owning = [shard for shard in range(len(self._shards.engines)) if self._shards.slots_of_shard(shard)]
         found = await self._shards.gather(one, owning)
-        return {
-            Partition(SOURCE_OF[topic], number): min(shard[topic, number].source_offset for shard in found)  # type: ignore[index]
-            for topic, number in found[0]
-            if all(Partition(topic, number) in shard for shard in found)
-        }
+        return dict(
+            _readable(partition, [shard[partition] for shard in found])
+            for partition in found[0]
+            if all(partition in shard for shard in found)
+        )
+
+
+def _readable(partition: Partition, of_shards: Sequence[Position]) -> tuple[Partition, int]:
+    """The place in terms of what callers know: screened records stand for the accepted ones that they were made from."""
+    if partition.topic == RESTORED:
+        return partition, min(position.offset for position in of_shards)
+    return Partition(SOURCE_OF[partition.topic], partition.number), min(position.source_offset for position in of_shards)
 
 
 class Latest(Generic[_T]):

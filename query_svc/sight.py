@@ -1,4 +1,4 @@
-"""The arrow `sight`: sensors that nobody described, from the screened records into the catalog when they are first seen."""
+"""The arrow `sight`: sensors that nobody described, from screened and restored records into the catalog when first seen."""
 
 from collections.abc import Sequence
 
@@ -7,23 +7,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mesh import positions
 from mesh.codec.log_records import read_screened
+from mesh.codec.restored_records import read_restored
 from mesh.codec.stamp import read_source
 from mesh.errors import Fault, InvalidArgument
 from mesh.ports import Assigned, Consumer, Log, Partition, Records, Revoked, Stored
 from mesh.positions import NO_SLOT, NOWHERE, Position
 from mesh.shards import transaction
 from mesh.stages import Progress
-from mesh.topics import SCREENED, SCREENED_BACKFILL
+from mesh.topics import RESTORED, SCREENED, SCREENED_BACKFILL
 from query_svc.known_sensors import Known, SeenSensors, seen
 from water.readings import Readings, concatenate
 
 STAGE = "sight"
-TOPICS = (SCREENED, SCREENED_BACKFILL)
+TOPICS = (SCREENED, SCREENED_BACKFILL, RESTORED)
 
 
 class Sight:
-    """Consumes `screened` and `screened_backfill` as a member of the group "sight": one catalog transaction per delivery moves
-    the position from exactly the value that was read and enters the sensors that are new, with the parameters seen.
+    """Consumes `screened`, `screened_backfill` and `restored` as a member of the group "sight": one catalog transaction per
+    delivery moves the position from exactly the value that was read and enters the sensors that are new, with the parameters
+    seen.
 
     What a person described is left alone. No context changes. A record that cannot be read has nothing to enter: giving it
     up is the recorder's business.
@@ -65,6 +67,9 @@ class Sight:
         readings = []
         source_offset = had.source_offset
         for stored in records:
+            if partition.topic == RESTORED:
+                readings.append(_read_restored(stored))
+                continue
             found, (source, previous) = _read(partition, stored)
             if source <= source_offset:
                 continue
@@ -93,6 +98,13 @@ def _read(partition: Partition, stored: Stored) -> tuple[Readings, tuple[int, in
         if source is None:
             raise Fault(f"{partition.topic}/{partition.number} offset {stored.offset}: {error.message}") from error
         return concatenate([]), source
+
+
+def _read_restored(stored: Stored) -> Readings:
+    try:
+        return read_restored(stored.record.value).readings
+    except InvalidArgument:
+        return concatenate([])
 
 
 async def _store(connection: AsyncConnection, fresh: SeenSensors) -> None:

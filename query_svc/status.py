@@ -11,7 +11,7 @@ from mesh.errors import Unavailable
 from mesh.ports import Clock, Ends, Log, Partition
 from mesh.shards import Shards, transaction
 from mesh.stages import Heard
-from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED, SCREENED, SCREENED_BACKFILL
+from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED, RESTORED, SCREENED, SCREENED_BACKFILL, SILENCE
 from query_svc.backlog import Ages, Nexts, screened_until, told, waiting
 from query_svc.recorded import Recorded
 
@@ -27,7 +27,19 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
     "record": _SCREENED,
     "sight": _SCREENED,
 }
-"""The stages that exist, in the order of the pipeline, and the topics that each reads."""
+"""The stages that bring a reading to the shards, in the order of the pipeline, and the topics that each reads."""
+
+EVERY_STAGE: Mapping[str, tuple[str, ...]] = {
+    **SOURCES,
+    "archive": _SCREENED,
+    "publish": (*_SCREENED, SILENCE),
+    "record_restored": (RESTORED,),
+    "raise_alert": (),
+    "notify": (),
+}
+"""And those that archive and alert."""
+
+_IN_CATALOG = ("count", "sight", "archive", "publish")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +64,18 @@ class Status:
 class PipelineStatus:
     """Log ends minus positions, plus heartbeats. Nothing is scanned, and any number of callers cause one look a second."""
 
-    def __init__(self, log: Log, catalog: AsyncEngine, shards: Shards, recorded: Recorded, clock: Clock) -> None:
+    def __init__(
+        self,
+        log: Log,
+        catalog: AsyncEngine,
+        shards: Shards,
+        recorded: Recorded,
+        clock: Clock,
+        sources: Mapping[str, tuple[str, ...]] = SOURCES,
+    ) -> None:
+        """`sources`: the stages that this deployment has, and the topics that each reads."""
         self._log = log
+        self._sources = sources
         self._catalog = catalog
         self._shards = shards
         self._recorded = recorded
@@ -71,12 +93,12 @@ class PipelineStatus:
 
     async def _look(self, now_us: int) -> Status:
         """`now_us` is before the ends are read: what was acknowledged until then lies before the ends."""
-        ends = await self._log.ends(sorted({topic for topics in SOURCES.values() for topic in topics}))
+        ends = await self._log.ends(sorted({topic for topics in self._sources.values() for topic in topics}))
         async with transaction(self._catalog) as connection:
             heard = await stages.read(connection)
-        nexts = {stage: await self._catalog_nexts(stage) for stage in ("count", "sight")}
+        nexts = {stage: await self._catalog_nexts(stage) for stage in _IN_CATALOG if stage in self._sources}
         nexts["screen"] = await self._screen_nexts(heard, ends)
-        nexts["record"] = told(heard, "record")
+        nexts |= {stage: told(heard, stage) for stage in ("record", "record_restored")}
         ages, away = Ages(self._log, now_us), ""
         readable_us: int | None = None
         try:
@@ -84,11 +106,11 @@ class PipelineStatus:
             readable_us = await self._readable_us(ends, ages, now_us)
         except Unavailable as error:
             away = error.message
-        beats = {stage: [beat for beat in heard if beat.stage == stage] for stage in SOURCES}
-        problems = {stage: _problem(beats[stage], now_us) for stage in SOURCES}
+        beats = {stage: [beat for beat in heard if beat.stage == stage] for stage in self._sources}
+        problems = {stage: _problem(beats[stage], now_us) for stage in self._sources}
         problems["record"] = away or problems["record"]
         found = []
-        for stage, topics in SOURCES.items():
+        for stage, topics in self._sources.items():
             mine = {partition: end for partition, end in ends.items() if partition.topic in topics}
             places = waiting(mine, nexts.get(stage, {}))
             backlog = sum(ends[partition].next - offset for partition, offset in places.items())
@@ -98,7 +120,7 @@ class PipelineStatus:
 
     async def _catalog_nexts(self, stage: str) -> Nexts:
         async with transaction(self._catalog) as connection:
-            found = await positions.read(connection, stage, self._log.log_id, SOURCES[stage])
+            found = await positions.read(connection, stage, self._log.log_id, self._sources[stage])
         return {partition: position.next for (_, partition), position in found.items()}
 
     async def _screen_nexts(self, heard: Sequence[Heard], ends: Mapping[Partition, Ends]) -> Nexts:

@@ -24,6 +24,9 @@ async def create_shard_tables(engine: AsyncEngine, slots: int, owned_slots: Iter
         await _alone(connection)
         for statement in (_SENSOR_READINGS, _BY_TIME, _SENSORS_SEEN, _BY_REGION, _CONFLICTING_READINGS):
             await connection.execute(text(statement))
+        await _number_conflicts(connection)
+        for statement in (_CONFLICTS_IN_ORDER, _CONFLICTS_EXPORTED, _RESTORED_OBJECTS):
+            await connection.execute(text(statement))
         await _check_slots(connection, slots)
         for slot in sorted(owned_slots):
             await connection.execute(
@@ -50,6 +53,13 @@ async def create_catalog_tables(engine: AsyncEngine) -> None:
 async def _alone(connection: AsyncConnection) -> None:
     """Two processes that start at once: CREATE IF NOT EXISTS alone does not keep them apart."""
     await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('query_svc.tables'))"))
+
+
+async def _number_conflicts(connection: AsyncConnection) -> None:
+    """Shards that were made before conflicting readings were exported do not have the columns yet. Asked first: the change takes
+    a lock that waits for every recorder."""
+    if (await connection.execute(text(_NOT_NUMBERED))).scalar_one():
+        await connection.execute(text(_NUMBER_CONFLICTS))
 
 
 async def _check_slots(connection: AsyncConnection, slots: int) -> None:
@@ -87,6 +97,31 @@ CREATE TABLE IF NOT EXISTS conflicting_readings (
     region varchar({REGION_LENGTH}) NOT NULL, flags bigint NOT NULL,
     log_id text NOT NULL, topic text NOT NULL, partition int NOT NULL, "offset" bigint NOT NULL, index int NOT NULL,
     PRIMARY KEY (sensor_id, timestamp, log_id, topic, partition, "offset", index))
+"""
+
+_NOT_NUMBERED = """
+SELECT NOT EXISTS (
+    SELECT 1 FROM pg_attribute WHERE attrelid = 'conflicting_readings'::regclass AND attname = 'written_by' AND NOT attisdropped)
+"""
+
+# Their order of export. Ids alone would not do: of two transactions the later one may commit first.
+_NUMBER_CONFLICTS = """
+ALTER TABLE conflicting_readings ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY,
+                                 ADD COLUMN written_by xid8 NOT NULL DEFAULT pg_current_xact_id()
+"""
+
+_CONFLICTS_IN_ORDER = "CREATE INDEX IF NOT EXISTS conflicting_readings_in_order ON conflicting_readings (written_by, id)"
+
+# How far conflicting readings are exported, and how many; cut_by and cut_id: where the next object ends, fixed before it is put.
+_CONFLICTS_EXPORTED = """
+CREATE TABLE IF NOT EXISTS conflicts_exported (
+    log_id text PRIMARY KEY, count bigint NOT NULL DEFAULT 0, written_by xid8 NOT NULL DEFAULT '0', id bigint NOT NULL DEFAULT 0,
+    cut_by xid8, cut_id bigint)
+"""
+
+# Readings of restored objects that were stored here, and that were left out because their keys were here.
+_RESTORED_OBJECTS = """
+CREATE TABLE IF NOT EXISTS restored_objects (path text COLLATE "C" PRIMARY KEY, stored bigint NOT NULL, known bigint NOT NULL)
 """
 
 _BOUNDS = """

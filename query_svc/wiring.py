@@ -1,4 +1,4 @@
-"""How the query service is put together from its ports: record, count, sight, retain, and what answers."""
+"""How the query service is put together from its ports: record, count, sight, board, retain, and what answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,29 +9,32 @@ from waterquality.v1 import catalog_pb2_grpc, ledger_pb2_grpc, query_pb2_grpc
 
 from mesh import stages
 from mesh.context import Publisher
-from mesh.ports import Clock, Log, Objects
+from mesh.ports import Clock, Exchange, Log, Objects
 from mesh.run import Worker
 from mesh.settings import Settings
 from mesh.shards import Shards, transaction
 from mesh.stages import Progress
-from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED, SCREENED, SCREENED_BACKFILL
+from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED, RESTORED, SCREENED, SCREENED_BACKFILL, SILENCE
 from query_svc import catalog_tables
 from query_svc.answer import Answer
+from query_svc.board import Board
 from query_svc.catalog import CatalogOwner
 from query_svc.catalog_service import CatalogService
 from query_svc.count import Count
 from query_svc.fences import Fences
 from query_svc.ledger_answer import LedgerAnswer
 from query_svc.ledger_service import LedgerService
+from query_svc.losers_export import LosersExport
 from query_svc.places import Places
 from query_svc.query_service import QueryService
 from query_svc.record import Record
+from query_svc.record_restored import RecordRestored
 from query_svc.recorded import Recorded
 from query_svc.retain import Retain
 from query_svc.sensors import Sensors
 from query_svc.sight import Sight
 from query_svc.sites import Sites
-from query_svc.status import PipelineStatus
+from query_svc.status import EVERY_STAGE, PipelineStatus
 from query_svc.tables import create_catalog_tables, create_shard_tables
 from query_svc.watch import Watch
 
@@ -42,8 +45,10 @@ PASSED_BY = {
     BACKFILL: SCREENED_BY,
     REFUSED: ("count",),
     DEAD: ("count",),
-    SCREENED: ("record", "sight"),
-    SCREENED_BACKFILL: ("record", "sight"),
+    SCREENED: ("record", "sight", "archive", "publish"),
+    SCREENED_BACKFILL: ("record", "sight", "archive", "publish"),
+    SILENCE: ("publish",),
+    RESTORED: ("record", "sight"),
 }
 
 
@@ -81,19 +86,28 @@ async def create_tables(catalog: AsyncEngine, shards: Shards) -> None:
 
 
 def wire_query(
-    settings: Settings, log: Log, objects: Objects, catalog: AsyncEngine, shards: Shards, reads: Shards, clock: Clock
+    settings: Settings,
+    log: Log,
+    exchange: Exchange,
+    objects: Objects,
+    catalog: AsyncEngine,
+    shards: Shards,
+    reads: Shards,
+    clock: Clock,
+    worker: str,
 ) -> Querying:
-    """All roles of the service. `reads` are the same shards by connections of their own, for callers' queries."""
-    names = ("record", "count", "sight", "watch", "retain", "contexts")
-    record, count, sight, watching, retaining, contexts = (Progress(name) for name in names)
+    """All roles of the service; `worker` names the process. `reads` are the same shards by connections of their own, for
+    callers' queries."""
+    names = ("record", "count", "sight", "board", "retain", "contexts", "record_restored", "losers_export")
+    record, count, sight, boarding, retaining, contexts, restoring, exporting = (Progress(name) for name in names)
     recorded = Recorded(shards, log.log_id, clock)
-    fences = Fences(log, catalog, recorded, clock)
-    watch = Watch(log, watching)
+    fences = Fences(log, catalog, recorded, clock, archived=True)
+    watch = Watch()
     publisher = Publisher(CatalogOwner(catalog), log, objects, contexts, clock)
     retain = Retain(log, catalog, shards, PASSED_BY, clock, settings.retention_days * 86_400, retaining)
     places = Places(catalog)
-    status = PipelineStatus(log, catalog, shards, recorded, clock)
-    answer = LedgerAnswer(log, catalog, shards, recorded, clock)
+    status = PipelineStatus(log, catalog, shards, recorded, clock, EVERY_STAGE)
+    answer = LedgerAnswer(log, catalog, shards, recorded, clock, archived=True)
     return Querying(
         query=QueryService(Answer(reads, places, recorded, log.log_id), places, watch, status, clock, settings.unread_s),
         catalog=CatalogService(Sites(catalog, clock), Sensors(catalog, clock)),
@@ -102,7 +116,9 @@ def wire_query(
             Worker(record, Record(log, shards, record).run),
             Worker(count, Count(log, catalog, fences, clock, count).run),
             Worker(sight, Sight(log, catalog, sight).run),
-            Worker(watching, watch.run),
+            Worker(boarding, Board(exchange, watch, worker, boarding).run),
+            Worker(restoring, RecordRestored(log, shards, restoring).run),
+            Worker(exporting, LosersExport(shards, objects, log.log_id, clock, exporting).run),
             Worker(retaining, retain.run),
             Worker(contexts, publisher.run),
         ),

@@ -1,0 +1,63 @@
+"""In which order are the objects of a restore taken? So that of two readings of one key the one that was recorded first is put
+back first, as near as objects can tell."""
+
+from collections.abc import AsyncIterator
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from archive_svc.manifest import Wanted
+from archive_svc.manifest_record import ManifestRow
+from mesh.shards import transaction
+
+_PAGE = 200
+
+
+class Plan:
+    """The objects to restore, from our own manifest (`found` False) or from the one that was read into archive.restore_found.
+
+    Within a partition of a log the order is that of its offsets, which is the order of recording. Between partitions it is that
+    of the times at which chunks were cut. (Readings that lost are left out by their places; what two partitions both have with
+    the same values differs in flags and region at most.)
+    """
+
+    def __init__(self, catalog: AsyncEngine, found: bool) -> None:
+        self._catalog = catalog
+        self._table = "archive.restore_found" if found else "archive.objects"
+
+    async def make(self, wanted: Wanted) -> int:
+        """Replaces the plan of the restore before; how many readings its objects have."""
+        filters = {"regions": sorted(set(wanted.regions)) or None, "start": wanted.start_us, "end": wanted.end_us}
+        async with transaction(self._catalog) as connection:
+            await connection.execute(text("DELETE FROM archive.restore_plan"))
+            await connection.execute(text(_MAKE.format(table=self._table)), filters)
+            return int((await connection.execute(text(_TOTAL.format(table=self._table)))).scalar_one())
+
+    async def rows(self) -> AsyncIterator[ManifestRow]:
+        """The objects in order; a page of them is in memory."""
+        place = 0
+        while True:
+            async with transaction(self._catalog) as connection:
+                page = (await connection.execute(text(_ROWS.format(table=self._table)), {"place": place, "limit": _PAGE})).all()
+            for place, *values in page:  # noqa: B007 - the next page begins behind the last place
+                yield ManifestRow(*values)
+            if len(page) < _PAGE:
+                return
+
+
+# Cut times never go back within a partition, even where the clock did.
+_MAKE = """
+INSERT INTO archive.restore_plan (place, path)
+SELECT row_number() OVER (ORDER BY cut_us, log_id, topic, partition, first_offset, path), path FROM (
+    SELECT *, max(stored_us) OVER (PARTITION BY log_id, topic, partition ORDER BY first_offset) AS cut_us FROM {table}) AS o
+WHERE (CAST(:regions AS text[]) IS NULL OR region = ANY(CAST(:regions AS text[])))
+  AND (CAST(:start AS bigint) IS NULL OR last_us >= :start) AND (CAST(:end AS bigint) IS NULL OR first_us < :end)
+"""
+
+_TOTAL = "SELECT coalesce(sum(reading_count), 0) FROM archive.restore_plan JOIN {table} USING (path)"
+
+_ROWS = """
+SELECT place, path, reading_count, size_bytes, sha256, first_us, last_us, log_id, topic, partition, first_offset, last_offset,
+       stored_us
+FROM archive.restore_plan JOIN {table} USING (path) WHERE place > :place ORDER BY place LIMIT :limit
+"""

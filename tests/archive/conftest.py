@@ -1,0 +1,35 @@
+"""Fixtures of the archive's tests."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mesh.adapters.postgres_log import PostgresLog
+from mesh.clock import ManualClock
+from tests.archive.archiving import Archiving, Place, a_place
+from tests.conftest import FreshDatabase
+
+
+@pytest.fixture
+def archiving(postgres_log: PostgresLog, clock: ManualClock) -> Archiving:
+    """An empty log to put screened records in."""
+    return Archiving(postgres_log, clock)
+
+
+@pytest.fixture
+async def place(
+    postgres_log: PostgresLog, clock: ManualClock, fresh_database: FreshDatabase, tmp_path: Path
+) -> AsyncIterator[Place]:
+    """An empty archive of that log."""
+    async with a_place(postgres_log, clock, fresh_database, tmp_path / "archive") as one:
+        yield one
+
+
+@pytest.fixture
+async def other_place(
+    postgres_log: PostgresLog, clock: ManualClock, fresh_database: FreshDatabase, tmp_path: Path
+) -> AsyncIterator[Place]:
+    """Another empty archive of the same log."""
+    async with a_place(postgres_log, clock, fresh_database, tmp_path / "other") as one:
+        yield one
