@@ -4,10 +4,10 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mesh.errors import SetupError
 
@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     archive_chunk_readings: int = Field(
         200_000, ge=1, le=1_000_000, description="Readings after which a chunk of the archive is packed at once."
     )
-    archives: dict[str, Path] = Field(
+    archives: Annotated[dict[str, Path], NoDecode] = Field(
         {}, description="Archives that can be restored from besides our own: NAME=DIRECTORY of objects, commas between several."
     )
     drain_s: float = Field(10, ge=0, le=600, description="How long a stopping server waits for streams and workers to finish.")
@@ -124,6 +124,8 @@ def _say(place: tuple[int | str, ...], value: object, problem: str) -> str:
     name = ".".join(str(part) for part in place)
     if not name:  # of several settings together
         return problem.removeprefix("Value error, ")
+    if name in Settings.model_fields and Settings.model_fields[name].annotation is SecretStr:
+        return f"{name}: {problem} (what was given is not shown)"
     known = "" if name in Settings.model_fields else "; see docs/settings.md for the names"
     return f"{name} = {value!r}: {problem}{known}"
 

@@ -4,17 +4,12 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from waterquality.v1 import alert_pb2, analytics_pb2, archive_pb2, rule_pb2
+from waterquality.v1 import analytics_pb2
 
 from mesh.errors import Unsupported
 from mesh.server import end_call
 
-UNSERVED: tuple[ServiceDescriptor, ...] = (
-    alert_pb2.DESCRIPTOR.services_by_name["AlertService"],
-    rule_pb2.DESCRIPTOR.services_by_name["RuleService"],
-    archive_pb2.DESCRIPTOR.services_by_name["ArchiveService"],
-    analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"],
-)
+UNSERVED: tuple[ServiceDescriptor, ...] = (analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"],)
 
 
 def unserved(service: ServiceDescriptor) -> grpc.GenericRpcHandler:

@@ -8,9 +8,11 @@ import structlog
 import typer
 
 from wq.aggregate import aggregate
+from wq.alerts import alerts
 from wq.ledger import ledger
 from wq.reads import latest, readings, watch
 from wq.replay import replay
+from wq.rules import rules
 from wq.sensors import sensors
 from wq.sites import sites
 from wq.status import status
@@ -54,6 +56,9 @@ app.command()(aggregate)
 app.command()(watch)
 app.add_typer(sites, name="sites")
 app.add_typer(sensors, name="sensors")
+app.add_typer(alerts, name="alerts")
+app.add_typer(rules, name="rules")
 app.command()(ledger)
 app.command()(status)
-_mount("bench")
+for _name in ("archive", "bench"):
+    _mount(_name)

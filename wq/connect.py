@@ -25,10 +25,11 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-def write_endpoint(file: Path, target: str, http: str = "") -> None:
-    """Says in the data directory's endpoint.json where this process serves gRPC (HOST:PORT) and pages; whole or not at all."""
+def write_endpoint(file: Path, target: str, http: str = "", web: str = "") -> None:
+    """Says in the data directory's endpoint.json where this process serves gRPC (HOST:PORT), metrics and the dashboard; whole
+    or not at all."""
     draft = file.with_suffix(".new")
-    draft.write_text(json.dumps({"grpc": target, "http": http, "pid": os.getpid()}))
+    draft.write_text(json.dumps({"grpc": target, "http": http, "web": web, "pid": os.getpid()}))
     draft.replace(file)
 
 

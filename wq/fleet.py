@@ -14,6 +14,7 @@ _REPORT_EVERY_S = 1.0
 _LONGEST_SLEEP_S = 0.5
 _CATCH_UP_US = 60_000_000
 _BUFFER_READINGS = 500_000
+_BATCH_AGE_S = 0.05  # what is measured is seen on the page within a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,11 @@ class FleetRun:
     async def _stream(self, number: int, until_us: float, stored_from_us: int, stored_until_us: int) -> None:
         """Live readings from now until then, and beside them what was stored in that span."""
         settings = GatewaySettings(
-            self._target, self._fleet.gateway_ids[number], self._fleet.regions[number], buffer_readings=_BUFFER_READINGS
+            self._target,
+            self._fleet.gateway_ids[number],
+            self._fleet.regions[number],
+            max_batch_age_s=_BATCH_AGE_S,
+            buffer_readings=_BUFFER_READINGS,
         )
         async with Gateway(settings, self._clock, self._rng) as gateway:
             self._clients[number].append(gateway)

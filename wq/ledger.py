@@ -81,7 +81,7 @@ def _print(entries: list[LedgerEntry], caught_up: bool, balanced: bool) -> None:
     if not entries:
         show("the ledger has nothing for that: no reading has arrived")
         return
-    numbers = ["sent", "accepted", "refused", "stored", "duplicate", "conflicting", "dead"]
+    numbers = ["sent", "accepted", "refused", "stored", "duplicate", "conflicting", "dead", "archived"]
     table = make_table(["gateway", "hour", "counts are", "refused because"], numbers)
     for entry in entries:
         hour = iso(entry.hour_time.ToMicroseconds())
@@ -93,14 +93,16 @@ def _print(entries: list[LedgerEntry], caught_up: bool, balanced: bool) -> None:
     if not caught_up:
         show("[yellow]the pipeline has not caught up yet[/]: counts are still growing (--wait 30s waits)")
     elif balanced:
-        show("[green]caught up and balanced[/]: every accepted reading is stored, a duplicate, conflicting or dead")
+        kept = ", and archived" if any(entry.archived_count for entry in entries) else ""
+        show(f"[green]caught up and balanced[/]: every accepted reading is stored, a duplicate, conflicting or dead{kept}")
     else:
-        show("[bold red]caught up, but the counts do not add up[/]: accepted is not stored + duplicate + conflicting + dead")
+        laws = "stored + duplicate + conflicting + dead, or not archived + dead"
+        show(f"[bold red]caught up, but the counts do not add up[/]: accepted is not {laws}")
 
 
 def _cells(counts: Totals, state: str) -> list[str]:
     because = ", ".join(f"{reason} {count(number)}" for reason, number in counts.refused.items())
-    dead = counts.dead_at_screen + counts.dead_at_record
+    dead = counts.dead_at_screen + counts.dead_at_record + counts.dead_at_archive
     refused = counts.sent - counts.accepted
-    numbers = (counts.sent, counts.accepted, refused, counts.stored, counts.duplicate, counts.conflicting, dead)
-    return [state, because, *map(count, numbers)]
+    recorded = (counts.stored, counts.duplicate, counts.conflicting)
+    return [state, because, *map(count, (counts.sent, counts.accepted, refused, *recorded, dead, counts.archived))]

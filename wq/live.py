@@ -33,6 +33,7 @@ class Totals:
     stored: int
     duplicate: int
     conflicting: int
+    archived: int
     refused: int
 
 
@@ -46,10 +47,9 @@ async def read_totals(system: System) -> Totals:
     for measure, count in sums.items():
         system.metrics.set(LEDGER, count, measure=measure)
     refused = sum(count for measure, count in sums.items() if measure.startswith("refused:"))
-    accepted, stored, duplicate, conflicting = (
-        sums.get(name, 0) for name in (ledger.ACCEPTED, ledger.STORED, ledger.DUPLICATE, ledger.CONFLICTING)
-    )
-    return Totals(accepted, stored, duplicate, conflicting, refused)
+    measures = (ledger.ACCEPTED, ledger.STORED, ledger.DUPLICATE, ledger.CONFLICTING, ledger.ARCHIVED)
+    accepted, stored, duplicate, conflicting, archived = (sums.get(name, 0) for name in measures)
+    return Totals(accepted, stored, duplicate, conflicting, archived, refused)
 
 
 async def show_live(system: System, console: Console) -> None:
@@ -106,6 +106,8 @@ def _line(totals: Totals, rate: float | None, status: Status, streams: int, prob
         (f"{lag_s:.1f} s", "bold" if lag_s < 5 else "bold yellow"), "   stored ", (f"{totals.stored:,}", "bold green"),
         f"   streams {streams}",
     )  # fmt: skip
+    if totals.archived:
+        line.append(f"   archived {totals.archived:,}")
     if totals.refused:
         line.append(f"   refused {totals.refused:,}", "yellow")
     for problem in problems:

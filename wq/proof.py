@@ -41,7 +41,8 @@ class Snapshot:
 
 def disagreements(sent: Sent, change: Totals, balanced: bool) -> list[str]:
     """Why the change in the ledger, once caught up, is not what was sent; empty: it is. Without a reconnect sent is exactly
-    accepted + refused; with one, a resent batch may count twice, so it lies between handed over and transmitted."""
+    accepted + refused; with one, a resent batch may count twice, so it lies between handed over and transmitted. A server that
+    has archived nothing has no archive, or its ledger does not balance."""
     problems: list[str] = []
     if sent.acknowledged != sent.handed_over:
         problems.append(f"{sent.handed_over} readings were handed over, {sent.acknowledged} were acknowledged")
@@ -57,8 +58,11 @@ def disagreements(sent: Sent, change: Totals, balanced: bool) -> list[str]:
         )
     if change.accepted != change.recorded:
         problems.append(f"{change.accepted} were accepted, {change.recorded} are stored, duplicate, conflicting or dead")
-    if dead := change.dead_at_screen + change.dead_at_record:
-        problems.append(f"{dead} readings are dead: accepted, but they could not be screened or recorded (see the server's log)")
+    if change.archived and change.accepted != change.kept:
+        problems.append(f"{change.accepted} were accepted, {change.kept} are archived or dead")
+    if dead := change.dead_at_screen + change.dead_at_record + change.dead_at_archive:
+        where = "screened, recorded or archived"
+        problems.append(f"{dead} readings are dead: accepted, but they could not be {where} (see the server's log)")
     if not balanced:
         problems.append("the ledger of this gateway does not balance")
     return problems

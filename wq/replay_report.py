@@ -104,6 +104,8 @@ def _ledger_json(change: Totals) -> dict[str, Any]:
         "conflicting_count": change.conflicting,
         "dead_at_screen_count": change.dead_at_screen,
         "dead_at_record_count": change.dead_at_record,
+        "dead_at_archive_count": change.dead_at_archive,
+        "archived_count": change.archived,
     }
 
 

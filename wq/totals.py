@@ -18,6 +18,8 @@ class Totals:
     conflicting: int = 0
     dead_at_screen: int = 0
     dead_at_record: int = 0
+    archived: int = 0
+    dead_at_archive: int = 0
 
     @property
     def sent(self) -> int:
@@ -28,6 +30,11 @@ class Totals:
     def recorded(self) -> int:
         """What law 1 sets equal to accepted, once everything is passed."""
         return self.stored + self.duplicate + self.conflicting + self.dead_at_screen + self.dead_at_record
+
+    @property
+    def kept(self) -> int:
+        """The same of the archive, where there is one."""
+        return self.archived + self.dead_at_screen + self.dead_at_archive
 
     def since(self, before: "Totals") -> "Totals":
         """What was added after `before`."""
@@ -41,6 +48,8 @@ class Totals:
             self.conflicting - before.conflicting,
             self.dead_at_screen - before.dead_at_screen,
             self.dead_at_record - before.dead_at_record,
+            self.archived - before.archived,
+            self.dead_at_archive - before.dead_at_archive,
         )
 
 
@@ -60,6 +69,8 @@ def total(entries: Iterable[LedgerEntry]) -> Totals:
         sum(entry.conflicting_count for entry in entries),
         sum(entry.dead_at_screen_count for entry in entries),
         sum(entry.dead_at_record_count for entry in entries),
+        sum(entry.archived_count for entry in entries),
+        sum(entry.dead_at_archive_count for entry in entries),
     )
 
 

@@ -99,12 +99,13 @@ def _end_at_once(path: Path, console: Console) -> NoReturn:
 
 def _say_where(system: System, data: DataDirectory, console: Console) -> None:
     again = "" if data.is_new else " (going on with what is there)"
+    console.print(f"  page     http://{system.page_address}")
     console.print(f"  gRPC     {system.target}")
     console.print(f"  metrics  http://{system.metrics_address}/metrics")
     console.print(f"  data     {escape(str(data.path))}{again}")
     if find_target(None) != system.target:
         console.print(f"  there    export WQ_TARGET={system.target}, so that other commands find it")
-    console.print("  try      wq latest, wq ledger, wq status; wq replay FILE --region REGION; Ctrl-C stops")
+    console.print("  try      wq latest, wq alerts, wq ledger, wq status; wq replay FILE --region REGION; Ctrl-C stops")
 
 
 async def _until_stopped(system: System, settings: Settings, demo: Demo | None, console: Console, stop: asyncio.Event) -> None:

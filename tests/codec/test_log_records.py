@@ -10,7 +10,7 @@ from waterquality.v1 import log_pb2
 from waterquality.v1.reading_pb2 import FlaggedColumns, ReadingColumns
 
 from mesh.codec.catalog import write_catalog
-from mesh.codec.catalog_context import LONGEST_GAP_S, read_catalog_settings
+from mesh.codec.catalog_context import LONGEST_GAP_S, read_described
 from mesh.codec.columns import read_columns, write_columns, write_flagged
 from mesh.codec.log_records import (
     Accepted,
@@ -31,8 +31,8 @@ from mesh.codec.log_records import (
 )
 from mesh.errors import InvalidArgument
 from tests.builders import some_readings
+from water.described import DEFAULT_GAP_US
 from water.readings import Readings
-from water.screen import DEFAULT_GAP_US
 from water.sites import Sensor
 
 AT_US = 1_767_225_600_000_000
@@ -144,8 +144,8 @@ def test_any_bytes_are_read_or_refused(value: bytes) -> None:
 
 def test_a_catalog_gives_gap_limits_of_five_expected_periods() -> None:
     sensors = [Sensor(9, expected_period_s=900), Sensor(2, expected_period_s=0.5), Sensor(5), Sensor(7, expected_period_s=1e300)]
-    settings = read_catalog_settings(write_catalog([], sensors))
-    assert settings.gap_us_of(np.array([2, 5, 7, 9, 10], np.int64)).tolist() == [
+    described = read_described(write_catalog([], sensors))
+    assert described.gap_us(described.find(np.array([2, 5, 7, 9, 10], np.int64))).tolist() == [
         2_500_000,
         DEFAULT_GAP_US,
         LONGEST_GAP_S * 1_000_000,
@@ -153,4 +153,4 @@ def test_a_catalog_gives_gap_limits_of_five_expected_periods() -> None:
         DEFAULT_GAP_US,
     ]
     with pytest.raises(InvalidArgument):
-        read_catalog_settings(b"\xff")
+        read_described(b"\xff")

@@ -69,10 +69,12 @@ class System:
         command = [*self.prefix, sys.executable, "-m", "wq", "up", "--data", str(self.data), "--grpc-port", str(self.port)]
         command += ["--http-port", "0", "--web-port", "0", *self.words]
         with self.log.open("ab") as log:
-            self.process = await asyncio.to_thread(
-                subprocess.Popen, command, stdout=log, stderr=log, start_new_session=True, env=os.environ | self.environment
+            environment = {**os.environ, "WQ_ARCHIVE_CHUNK_S": "1", **self.environment}
+            process = await asyncio.to_thread(
+                subprocess.Popen, command, stdout=log, stderr=log, start_new_session=True, env=environment
             )
-        return self.process
+        self.process = process
+        return process
 
     async def refused(self) -> str:
         """Starts `wq up`, which must end with exit code 1 and one line; the line."""

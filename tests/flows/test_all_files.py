@@ -15,6 +15,7 @@ from waterquality.v1 import query_pb2, query_pb2_grpc
 from mesh.adapters.embedded_postgres import find_server
 from query_svc.tables import VALUE_COLUMNS
 from tests.engines import reachable_folder
+from tests.flows.archive import by_duckdb, by_pyarrow
 from tests.flows.process import System, free_port
 from tests.flows.reading_back import Sums, assert_same_rows, read_back, settled_ledger
 from tests.flows.truth import FILES, all_truth
@@ -51,6 +52,8 @@ async def test_every_file_is_stored_value_by_value_and_a_repeat_stores_nothing(s
     _assert_values(streamed, truth)
     _assert_values(await _listed(system.target, sensor_ids), truth)
     _assert_values(await _by_sql(system), truth)
+    assert_same_rows(await by_duckdb(system), streamed)
+    assert_same_rows(await by_pyarrow(system), streamed)
 
     await _replay(system)
     again = await settled_ledger(system.target)

@@ -1,4 +1,4 @@
-"""Laws 1, 2 and 4 under kill -9: of the process, and of the process and its database, in the middle of a replay."""
+"""Laws 1, 2, 4 and 8 under kill -9: of the process, and of the process and its database, in the middle of a replay."""
 
 import asyncio
 import os
@@ -8,9 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waterquality.v1.alert_pb2 import CONDITION_KIND_CONTAMINATION as CONTAMINATION
+from waterquality.v1.alert_pb2 import CONDITION_KIND_LIMIT as LIMIT
+from waterquality.v1.catalog_pb2 import SOURCE_TYPE_MUNICIPAL as MUNICIPAL
+from waterquality.v1.catalog_pb2 import SOURCE_TYPE_NATURAL as NATURAL
 
 from mesh.gateway import Gateway, GatewaySettings
+from tests.alert.receiver import SECRET, Receiver, receiving
 from tests.engines import reachable_folder
+from tests.flows.alarms import alarms_at_rest, ask, describe, watched
 from tests.flows.process import System, free_port
 from tests.flows.reading_back import assert_same_rows, first_of_each_key, read_back, settled_ledger
 from water.readings import Readings, concatenate
@@ -20,6 +26,8 @@ KILLS = int(os.environ.get("WQ_KILLS", "5"))
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 FILES = ("gecco/gecco2018_train.csv.gz", "nerrs/cat_point_2012_2013.csv.gz", "logan_river/FranklinBasin2020.csv.gz")
 SENSORS = [100, 101, 110, 120]
+SOURCES = {100: MUNICIPAL, 101: MUNICIPAL, 110: NATURAL, 120: NATURAL}
+REGION = "north"
 pytestmark = pytest.mark.timeout(1800)
 
 
@@ -37,22 +45,40 @@ def systems() -> Iterator[tuple[System, System]]:
                 system.clean_up()
 
 
-async def test_a_replay_killed_again_and_again_stores_what_an_undisturbed_one_does(systems: tuple[System, System]) -> None:
+async def test_a_replay_killed_again_and_again_stores_and_alarms_as_an_undisturbed_one_does(
+    systems: tuple[System, System],
+) -> None:
     disturbed, undisturbed = systems
     pieces = list(_pieces())
     await undisturbed.start()
+    await describe(undisturbed, REGION, SOURCES)
     await _replay(undisturbed, pieces, [])
     undisturbed_sums = await settled_ledger(undisturbed.target)
     expected = await read_back(undisturbed.target, SENSORS)
     assert undisturbed_sums.stored == len(expected)
+    episodes, alerts = await alarms_at_rest(undisturbed)
     assert await undisturbed.stop() == 0
 
     chance = random.Random(20261123)
     moments = sorted(chance.uniform(0.02, 0.95) for _ in range(KILLS))
-    await disturbed.start()
-    await _replay(disturbed, pieces, moments)
-    sums = await settled_ledger(disturbed.target)
-    found = await read_back(disturbed.target, SENSORS)
+    async with receiving() as receiver, watched(disturbed.target) as eye:
+        disturbed.environment = {**disturbed.environment, **_webhook(receiver)}
+        await disturbed.start()
+        await describe(disturbed, REGION, SOURCES)
+        await _replay(disturbed, pieces, moments)
+        sums = await settled_ledger(disturbed.target)
+        found = await read_back(disturbed.target, SENSORS)
+        found_episodes, found_alerts = await alarms_at_rest(disturbed)
+        ((notices,),) = await ask(disturbed, "SELECT count(*) FROM alert.outbox")
+
+    assert found_episodes == episodes
+    assert found_alerts == alerts
+    assert {kind for _, _, _, _, kind, *_ in alerts} == {CONTAMINATION, LIMIT}
+    assert eye.breaches == []
+    assert eye.seen
+    ids = [received.message_id for received in receiver.received]
+    assert len(set(ids)) == notices, "every change of an alert is told"
+    assert len(ids) - len(set(ids)) <= 16 * KILLS, "again is told only what was under way at a kill, under the same id"
 
     sent = concatenate(pieces)
     truth = first_of_each_key(sent)
@@ -62,6 +88,10 @@ async def test_a_replay_killed_again_and_again_stores_what_an_undisturbed_one_do
     assert_same_rows(found, expected)
     assert (sums.stored, sums.dead) == (len(found), 0)
     assert sums.accepted >= len(sent) - int(np.isnan(sent.values).all(axis=0).sum())
+
+
+def _webhook(receiver: Receiver) -> dict[str, str]:
+    return {"WQ_WEBHOOK_URL": receiver.url, "WQ_WEBHOOK_SECRET": SECRET, "WQ_WEBHOOK_PRIVATE": "true"}
 
 
 def _pieces() -> Iterator[Readings]:
@@ -90,7 +120,7 @@ async def _replay(system: System, pieces: list[Readings], moments: list[float]) 
             await asyncio.to_thread(system.kill, database_too=number % 2 == 1)
             await system.start()
 
-    settings = GatewaySettings(system.target, "replay-1", "north", ack_timeout_s=10, buffer_readings=100_000)
+    settings = GatewaySettings(system.target, "replay-1", REGION, ack_timeout_s=10, buffer_readings=100_000)
     async with (
         Gateway(settings, on_ack=lambda ack: count(ack.readings)) as gateway,
         asyncio.TaskGroup() as tasks,

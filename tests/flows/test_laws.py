@@ -130,15 +130,16 @@ def _check_ledger(page: Page, answered: Counter[str]) -> None:
 
 
 def _check_screened(accepted: dict[Partition, list[tuple[int, Accepted]]], screened: dict[Partition, list[Screened]]) -> None:
-    """Law 6: one record each, with the flags that an undisturbed fold of that partition gives."""
+    """Law 6: one record each, with the flags and conditions that an undisturbed fold of that partition gives."""
     for partition, batches in accepted.items():
         state, settings = State(), Settings()
         found = {record.source_offset: record for record in screened[partition]}
         for offset, batch in batches:
-            expected = screen(state, batch.readings, settings)
+            expected = screen(state, batch.readings, settings, batch.region)
             record = found[offset]
             assert record.readings.flags is not None
-            assert record.readings.flags.tolist() == expected.tolist()
+            assert record.readings.flags.tolist() == expected.flags.tolist()
+            assert [task.condition for task in record.conditions] == [*expected.conditions]
             assert record.readings.sensor_id.tolist() == batch.readings.sensor_id.tolist()
 
 
@@ -150,7 +151,7 @@ def _check_rows(page: Page, accepted: dict[Partition, list[tuple[int, Accepted]]
         seen: set[Key] = set()
         state, settings = State(), Settings()
         for _, batch in batches:
-            flags = screen(state, batch.readings, settings)
+            flags = screen(state, batch.readings, settings, batch.region).flags
             for key, row, flag in _rows(batch.readings, flags):
                 arrivals[key, row] += 1
                 if key not in seen:

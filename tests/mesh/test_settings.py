@@ -69,3 +69,19 @@ def test_a_value_out_of_range_is_refused_by_name(name: str, value: str) -> None:
 def test_settings_never_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().grpc_port = 1  # type: ignore[misc]
+
+
+def test_a_secret_that_is_wrong_is_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "wq.toml"
+    file.write_text("webhook_secret = 12345678\n")
+    with pytest.raises(SetupError, match="webhook_secret") as caught:
+        read_settings(file, {}, {})
+    assert "12345678" not in caught.value.message
+
+
+def test_archives_are_named_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WQ_ARCHIVES", "east=/objects/east, west=/objects/west")
+    assert read_settings(None, {}).archives == {"east": Path("/objects/east"), "west": Path("/objects/west")}
+    monkeypatch.setenv("WQ_ARCHIVES", "/objects/east")
+    with pytest.raises(SetupError, match="names no directory: give NAME=DIRECTORY"):
+        read_settings(None, {})

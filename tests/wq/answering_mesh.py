@@ -7,12 +7,12 @@ from typing import Any, Self
 
 import grpc
 from google.protobuf.message import Message
-from waterquality.v1 import catalog_pb2, ledger_pb2, query_pb2
+from waterquality.v1 import archive_pb2, catalog_pb2, ledger_pb2, query_pb2
 
 from mesh.errors import WaterError, to_status
 from mesh.server import STATUS_DETAILS
 
-_FILES = {"Query": query_pb2, "Catalog": catalog_pb2, "Ledger": ledger_pb2}
+_FILES = {"Query": query_pb2, "Catalog": catalog_pb2, "Ledger": ledger_pb2, "Archive": archive_pb2}
 
 
 class AnsweringMesh:
@@ -48,9 +48,12 @@ class AnsweringMesh:
         def many(request: Any, context: Any) -> Iterator[Any]:
             self.asked.append(request)
             while self._answers[name]:
-                yield self._answers[name].pop(0)
+                answer = self._answers[name].pop(0)
+                if isinstance(answer, WaterError):
+                    self._end(answer, context)
+                yield answer
 
-        if name in ("WatchReadings", "StreamReadings"):
+        if name in ("WatchReadings", "StreamReadings", "VerifyArchive", "RestoreReadings"):
             return grpc.unary_stream_rpc_method_handler(many, read, write)
         return grpc.unary_unary_rpc_method_handler(one, read, write)
 
@@ -58,7 +61,10 @@ class AnsweringMesh:
         answers = self._answers[name]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, WaterError):
-            context.set_trailing_metadata(((STATUS_DETAILS, to_status(answer).SerializeToString()),))
-            context.abort(answer.code, answer.message)
+            self._end(answer, context)
         assert isinstance(answer, Message)
         return answer
+
+    def _end(self, error: WaterError, context: Any) -> None:
+        context.set_trailing_metadata(((STATUS_DETAILS, to_status(error).SerializeToString()),))
+        context.abort(error.code, error.message)

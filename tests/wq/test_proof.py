@@ -28,10 +28,16 @@ def test_a_ledger_that_has_exactly_what_was_sent_agrees() -> None:
         (_change(accepted=90, refused={"TOO_OLD": 10}), "refused here: NO_VALUES 10; in the ledger: TOO_OLD 10"),
         (_change(stored=59), "90 were accepted, 89 are stored"),
         (_change(stored=55, dead_at_record=5), "5 readings are dead"),
+        (_change(archived=89), "90 were accepted, 89 are archived or dead"),
+        (_change(archived=88, dead_at_archive=2), "2 readings are dead"),
     ],
 )
 def test_every_difference_is_a_problem(change: Totals, words: str) -> None:
     assert any(words in problem for problem in disagreements(SENT, change, balanced=True))
+
+
+def test_a_ledger_of_a_mesh_with_an_archive_agrees_when_all_of_it_is_archived() -> None:
+    assert disagreements(SENT, _change(archived=90), balanced=True) == []
 
 
 def test_a_ledger_that_does_not_balance_is_a_problem() -> None:

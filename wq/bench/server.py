@@ -51,7 +51,8 @@ async def running_server(parent: Path | None = None) -> AsyncIterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="wq-bench-", dir=parent))
     folder.chmod(0o755)  # PostgreSQL's own user must be able to enter it
     data = folder / "data"
-    command = [sys.executable, "-m", "wq", "up", "--data", str(data), "--grpc-port", "0", "--http-port", "0", "--web-port", "0", "--no-fleet"]
+    command = [sys.executable, "-m", "wq", "up", "--data", str(data), "--no-fleet", "--grpc-port", "0", "--http-port", "0"]
+    command += ["--web-port", "0"]
     output = folder / "output.txt"
     try:
         with output.open("wb") as file:
