@@ -20,6 +20,7 @@ from water.readings import empty
 from water.rulebook import Rulebook
 from water.rules import Rule
 from water.screen import Settings, screen
+from water.state import State
 
 THREAD_FROM_READINGS = 2_000  # about 1 ms of numpy: more of it at once would make the event loop stand still
 _NOTHING = Accepted("", 0, "", 0, empty().with_flags(np.empty(0, np.uint64)))
@@ -76,8 +77,10 @@ class Lane:
         return screened, problem
 
     def checkpoint(self) -> Checkpoint:
-        """What a new Lane needs to go on from here; shares the state, so use it before the next `fold`."""
-        return Checkpoint(self.offset, self._state, tuple(self._contexts[kind] for kind in sorted(self._contexts)))
+        """What a new Lane needs to go on from here, as a copy. Nothing may be folded until it returns."""
+        return Checkpoint(
+            self.offset, State.of(self._state.columns()), tuple(self._contexts[kind] for kind in sorted(self._contexts))
+        )
 
     async def _screen(self, accepted: Accepted) -> tuple[Accepted, tuple[Condition, ...]]:
         readings = accepted.readings

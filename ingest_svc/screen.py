@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from ingest_svc.checkpoint import Checkpoints
+from ingest_svc.checkpoint import Checkpoint, Checkpoints
 from ingest_svc.lane import Lane
 from mesh.codec.dead_letter import dead_letter
 from mesh.codec.log_records import Screened, read_screened, write_screened
 from mesh.codec.stamp import read_source, write_source
 from mesh.errors import Fault, Unavailable
-from mesh.ports import Assigned, Clock, Log, Objects, Partition, Record, Records, Revoked, Stored
+from mesh.ports import Assigned, Clock, Consumer, Log, Objects, Partition, Record, Records, Revoked, Stored
+from mesh.shards import first_error
 from mesh.stages import Progress
 from mesh.topics import ACCEPTED, BACKFILL, DEAD, SCREENED_FROM
 
@@ -43,6 +44,7 @@ class _Work:
     emitted: int
     checkpoint_at_us: int
     folded: int = 0
+    keeping: asyncio.Task[None] | None = None
     pending: deque[tuple[int, asyncio.Future[int]]] = field(default_factory=deque)
 
 
@@ -75,23 +77,29 @@ class Screen:
     async def run(self) -> None:
         """Runs until cancelled, at any moment; any exception means: start again. Raises Unavailable when the Log is away, or
         Objects where a context is needed; Fault where the log has lost what the state must be made from."""
+        try:
+            async with self._log.consume(STAGE, TOPICS) as consumer, asyncio.TaskGroup() as keeping:
+                await self._follow(consumer, keeping)
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from errors
+
+    async def _follow(self, consumer: Consumer, keeping: asyncio.TaskGroup) -> None:
         mine: dict[Partition, _Work] = {}
-        async with self._log.consume(STAGE, TOPICS) as consumer:
-            while True:
-                under_way = any(work.pending for work in mine.values())
-                match await consumer.next(0.05 if under_way else 1.0):
-                    case Assigned(partitions):
-                        mine |= {partition: await self._begin(partition) for partition in partitions}
-                        await consumer.seek({partition: mine[partition].lane.offset + 1 for partition in partitions})
-                    case Records(partition, records):
-                        await self._screen(partition, mine[partition], records)
-                    case Revoked(partitions):
-                        self._progress.left(partitions)
-                        for partition in partitions:
-                            mine.pop(partition, None)
-                for partition, work in mine.items():
-                    await self._settle(partition, work, self._settings.most_in_flight)
-                    await self._checkpoint_if_due(partition, work)
+        while True:
+            under_way = any(work.pending for work in mine.values())
+            match await consumer.next(0.05 if under_way else 1.0):
+                case Assigned(partitions):
+                    mine |= {partition: await self._begin(partition) for partition in partitions}
+                    await consumer.seek({partition: mine[partition].lane.offset + 1 for partition in partitions})
+                case Records(partition, records):
+                    await self._screen(partition, mine[partition], records, keeping)
+                case Revoked(partitions):
+                    self._progress.left(partitions)
+                    for partition in partitions:
+                        mine.pop(partition, None)
+            for partition, work in mine.items():
+                await self._settle(partition, work, self._settings.most_in_flight)
+                await self._checkpoint_if_due(partition, work, keeping)
 
     async def _begin(self, partition: Partition) -> _Work:
         checkpoint = await self._checkpoints.newest(partition)
@@ -119,7 +127,7 @@ class Screen:
                 " together with its checkpoints"
             )
 
-    async def _screen(self, partition: Partition, work: _Work, records: Iterable[Stored]) -> None:
+    async def _screen(self, partition: Partition, work: _Work, records: Iterable[Stored], keeping: asyncio.TaskGroup) -> None:
         for stored in records:
             screened, problem = await work.lane.fold(stored)
             work.folded += 1
@@ -128,7 +136,7 @@ class Screen:
                     await self._bury(partition, stored, problem)
                 await self._emit(partition, work, stored, screened)
             if work.folded >= self._settings.checkpoint_records:
-                await self._checkpoint(partition, work)
+                await self._checkpoint(partition, work, keeping)
 
     async def _emit(self, partition: Partition, work: _Work, stored: Stored, screened: Screened) -> None:
         headers = dict(stored.record.headers) if len(screened.readings) else {}
@@ -158,20 +166,26 @@ class Screen:
             await asyncio.shield(delivery)
             self._progress.covered(partition, offset + 1, 1)
 
-    async def _checkpoint_if_due(self, partition: Partition, work: _Work) -> None:
+    async def _checkpoint_if_due(self, partition: Partition, work: _Work, keeping: asyncio.TaskGroup) -> None:
         if not work.folded:
             work.checkpoint_at_us = self._clock.now_us()
         elif self._clock.now_us() - work.checkpoint_at_us >= self._settings.checkpoint_s * 1_000_000:
-            await self._checkpoint(partition, work)
+            await self._checkpoint(partition, work, keeping)
 
-    async def _checkpoint(self, partition: Partition, work: _Work) -> None:
-        """Once all screened records up to here are durable. While Objects or the positions are away screening goes on, and the
-        next checkpoint is tried when it is due."""
+    async def _checkpoint(self, partition: Partition, work: _Work, keeping: asyncio.TaskGroup) -> None:
+        """Once all screened records up to here are durable. What is kept is a copy, so that screening goes on meanwhile; the one
+        before must have been kept. The next is tried when it is due."""
         await self._settle(partition, work, 0)
+        if work.keeping is not None:
+            await work.keeping
         work.folded, work.checkpoint_at_us = 0, self._clock.now_us()
+        work.keeping = keeping.create_task(self._keep(partition, await asyncio.to_thread(work.lane.checkpoint)))
+
+    async def _keep(self, partition: Partition, checkpoint: Checkpoint) -> None:
+        """While Objects or the positions are away screening goes on."""
         try:
-            if await self._checkpoints.keep(partition, work.lane.checkpoint()):
-                await self._moved(partition, work.lane.offset)
+            if await self._checkpoints.keep(partition, checkpoint):
+                await self._moved(partition, checkpoint.offset)
         except Unavailable as error:
             _log.warning("checkpoint put off", topic=partition.topic, partition=partition.number, problem=error.message)
             self._progress.problem = f"checkpoint put off: {error.message}"

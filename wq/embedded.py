@@ -45,7 +45,7 @@ READ_CONNECTIONS = 8  # of their own: queries, however many, never keep the reco
 SERVICES = (ingest_service.NAME, *query_wiring.SERVICES, *alert_wiring.SERVICES, *archive_wiring.SERVICES)
 WORKER = "embedded"  # one process at a time has the data directory: its new life takes the place of the old one
 OPEN_CALLS_S = 2.0
-DISK_THREADS = 2  # of their own: objects that are flushed to disk never keep screening or recording waiting
+DISK_THREADS = 2  # for the archive and for all others: what the one flushes to disk never keeps the others waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,8 @@ async def _start(stack: AsyncExitStack, settings: Settings, data: DataDirectory,
     accepting = wire_accept(settings, log, clock)
     querying = wire_query(settings, log, exchange, objects, catalog, shards, ground.reads, clock, WORKER)
     alerting = wire_alert(settings, log, exchange, objects, catalog, clock, WORKER)
-    archiving = wire_archive(settings, log, objects, archives, catalog, shards, clock)
+    packed = DirectoryObjects(data.objects, stack.enter_context(ThreadPoolExecutor(DISK_THREADS, "archive")))
+    archiving = wire_archive(settings, log, packed, archives, catalog, shards, clock)
     await alerting.publisher.publish_pending()
     await querying.publisher.publish_pending()
 
