@@ -15,7 +15,7 @@ from waterquality.v1 import alert_pb2, alert_pb2_grpc, catalog_pb2, catalog_pb2_
 from mesh.adapters.embedded_postgres import find_server
 from tests.flows.process import System
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 RESOLVED = alert_pb2.ALERT_STATE_RESOLVED
 Rows = list[tuple[Any, ...]]
 
