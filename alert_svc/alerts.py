@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from sqlalchemy import select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -9,14 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from alert_svc import life, store
 from alert_svc.alert_filter import AlertFilter, check_filter
 from alert_svc.alert_rows import alert_of, at, event_of
-from alert_svc.pages import page_size, read_cursor, write_cursor
 from alert_svc.standing import Changes
 from alert_svc.tables import ALERTS
 from mesh.codec.alerts import SYSTEM, Alert, Event, State
 from mesh.errors import InvalidArgument
+from mesh.pages import page_size, read_cursor, write_cursor
 from mesh.ports import Clock
 from mesh.shards import transaction
+from mesh.tokens import not_ours
 
+DEFAULT_PAGE, LONGEST_PAGE = 100, 1_000
 LONGEST_COMMENT = 2_000
 LONGEST_ACTOR = 100
 MOST_HISTORY = 400  # 3.2 MB, were every one a longest comment; a client of gRPC takes 4 MiB
@@ -49,18 +52,18 @@ class Alerts:
     async def list(self, asked: AlertFilter, size: int, token: str) -> tuple[list[Alert], str]:
         """Alerts, the newest condition first, and the token of the next page, empty at the end. An alert that is there during
         the whole of it is in some page, whatever is raised meanwhile."""
-        limit = page_size(size)
+        limit = page_size(size, DEFAULT_PAGE, LONGEST_PAGE)
         check_filter(asked)
         question = asked.fingerprint()
-        cursor = read_cursor(question, token)
+        after = _after(question, token)
         place = tuple_(ALERTS.c.timestamp, ALERTS.c.alert_id)
         query = select(ALERTS).where(asked.conditions()).limit(limit + 1)
         query = query.order_by(ALERTS.c.timestamp.desc(), ALERTS.c.alert_id.desc())
-        query = query.where(place < (at(cursor[0]), cursor[1])) if cursor else query
+        query = query.where(place < after) if after else query
         async with transaction(self._engine) as connection:
             alerts = await store.read_alerts(connection, query)
         page = alerts[:limit]
-        return page, write_cursor(question, page[-1].raised_us, page[-1].alert_id) if len(alerts) > limit else ""
+        return page, write_cursor("alerts", question, [page[-1].raised_us, page[-1].alert_id]) if len(alerts) > limit else ""
 
     async def acknowledge(self, alert_id: int, actor: str, comment: str) -> Told:
         """A person has seen it. Raises NotFound, FailedPrecondition (ALREADY_ACKNOWLEDGED, ALERT_RESOLVED)."""
@@ -88,6 +91,15 @@ class Alerts:
             told = await _told(connection, alert_id)
         self._committed()
         return told
+
+
+def _after(question: str, token: str) -> tuple[datetime, int] | None:
+    """Time and id of the last alert of the page before; None: there was none."""
+    cursor = read_cursor("alerts", question, token, [int, int])
+    try:
+        return (at(cursor[0]), cursor[1]) if cursor else None
+    except OverflowError:
+        raise not_ours("alerts", "page_token") from None
 
 
 async def _told(connection: AsyncConnection, alert_id: int) -> Told:

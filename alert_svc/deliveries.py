@@ -8,6 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 OPENED_AT_ONCE = 500
+LONGEST_RUN = 16
+BEHIND_US = 2**62  # `next_us` of what waits for an earlier change of its alert: so only the first of each alert is ever looked at
 FORGOTTEN_AT_ONCE = 1000
 
 
@@ -48,15 +50,18 @@ async def hand_out(connection: AsyncConnection, channels: Sequence[str], now_us:
         return
     if not (await connection.execute(text(_MY_TURN))).scalar_one():
         return
-    await connection.execute(text(_HAND_OUT), {"channels": list(channels), "now_us": now_us, "most": OPENED_AT_ONCE})
+    given = {"channels": list(channels), "now_us": now_us, "most": OPENED_AT_ONCE, "behind_us": BEHIND_US}
+    await connection.execute(text(_HAND_OUT), given)
 
 
 async def claim(
     connection: AsyncConnection, channel: str, most: int, worker: str, life: str, now_us: int, until_us: int
 ) -> list[Claimed]:
-    """At most that many deliveries that are due, new ones first, oldest first. None of an alert that has an earlier change
-    waiting on this channel, and none that is another worker's until its claim ends."""
-    given = {"channel": channel, "most": most, "worker": worker, "life": life, "now_us": now_us, "until_us": until_us}
+    """Deliveries that are due, of at most that many alerts, new ones first, oldest first: of each alert its first changes that
+    wait on this channel, at most 16, none left out in between; none that is another worker's until its claim ends. They come
+    alert by alert, each in its order."""
+    given = {"channel": channel, "most": most, "run": LONGEST_RUN, "now_us": now_us, "until_us": until_us}
+    given |= {"worker": worker, "life": life, "behind_us": BEHIND_US}
     rows = await connection.execute(text(_CLAIM), given)
     claimed = [
         Claimed(
@@ -71,7 +76,7 @@ async def claim(
         )
         for row in rows
     ]
-    return sorted(claimed, key=lambda one: one.key)
+    return sorted(claimed, key=lambda one: (one.alert_id, one.change))
 
 
 async def settle(connection: AsyncConnection, ended: Sequence[Ended], life: str, now_us: int) -> None:
@@ -86,15 +91,9 @@ async def settle(connection: AsyncConnection, ended: Sequence[Ended], life: str,
         "nexts": [one.next_us for one in ended],
         "problems": [one.problem.replace("\0", "")[:500] for one in ended],
     }
+    await connection.execute(text(_WAIT_FOR_TURN))
     await connection.execute(text(_SETTLE), columns | {"life": life, "now_us": now_us})
-    if failed := [one for one in ended if one.status == "waiting"]:
-        later = {
-            "alerts": [one.claimed.alert_id for one in failed],
-            "changes": [one.claimed.change for one in failed],
-            "channels": [one.claimed.key.channel for one in failed],
-            "nexts": [one.next_us for one in failed],
-        }
-        await connection.execute(text(_NOT_BEFORE), later)
+    await _release(connection, {(one.claimed.alert_id, one.claimed.key.channel) for one in ended if one.status != "waiting"})
 
 
 async def hand_back(connection: AsyncConnection, worker: str, life: str, kept: Collection[Key], begun: Collection[Key]) -> None:
@@ -115,39 +114,61 @@ async def sweep(connection: AsyncConnection, channels: Sequence[str], forgotten_
     """Forgets at most 1,000 notices that ended on every channel before `forgotten_us`; how many. Gives up deliveries of
     channels that are no longer configured, handed out before `hopeless_us`."""
     given = {"channels": list(channels), "hopeless_us": hopeless_us, "now_us": now_us}
-    await connection.execute(text(_GIVE_UP_UNSERVED), given)
+    await connection.execute(text(_WAIT_FOR_TURN))
+    unserved = await connection.execute(text(_GIVE_UP_UNSERVED), given)
+    await _release(connection, {(alert_id, channel) for alert_id, channel in unserved})
     forgotten = await connection.execute(text(_FORGET), {"before_us": forgotten_us, "most": FORGOTTEN_AT_ONCE})
     return len(forgotten.all())
 
 
+async def _release(connection: AsyncConnection, over: Collection[tuple[int, str]]) -> None:
+    """The first that waits of each of these alerts on that channel waits for nothing any more."""
+    if over:
+        given = {"alerts": [alert_id for alert_id, _ in over], "channels": [channel for _, channel in over]}
+        await connection.execute(text(_RELEASE), given | {"behind_us": BEHIND_US})
+
+
 _ANY_NEW = "SELECT 1 FROM alert.outbox WHERE opened_us IS NULL LIMIT 1"
 _MY_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('alert.outbox'))"
+_WAIT_FOR_TURN = "SELECT pg_advisory_xact_lock(hashtext('alert.outbox'))"
 
-# One worker at a time and in order, so that a later change is never there for others before an earlier one. Behind one that
-# waits to be tried again there is nothing to look at before that time.
+# One worker at a time and in order, so that a later change is never there for others before an earlier one. Nobody settles
+# meanwhile: what is put behind another here is released when that one ends.
 _HAND_OUT = """
 WITH fresh AS MATERIALIZED (
-    SELECT notice_id, alert_id, change FROM alert.outbox WHERE opened_us IS NULL ORDER BY notice_id LIMIT :most),
+    SELECT notice_id, alert_id, change, row_number() OVER (PARTITION BY alert_id ORDER BY change) AS place
+    FROM (SELECT * FROM alert.outbox WHERE opened_us IS NULL ORDER BY notice_id LIMIT :most) AS o),
 opened AS (UPDATE alert.outbox o SET opened_us = :now_us FROM fresh WHERE o.notice_id = fresh.notice_id)
 INSERT INTO alert.deliveries (notice_id, channel, alert_id, change, next_us)
-SELECT notice_id, channel, alert_id, change, coalesce((
-    SELECT max(next_us) FROM alert.deliveries e
-    WHERE e.status = 'waiting' AND e.alert_id = fresh.alert_id AND e.channel = c.channel), 0)
+SELECT notice_id, channel, alert_id, change, CASE WHEN place = 1 AND (
+    SELECT e.change FROM alert.deliveries e
+    WHERE e.status = 'waiting' AND e.alert_id = fresh.alert_id AND e.channel = c.channel LIMIT 1) IS NULL
+    THEN 0 ELSE CAST(:behind_us AS bigint) END
 FROM fresh CROSS JOIN unnest(CAST(:channels AS text[])) AS c (channel)
 """
 
 _CLAIM = """
 WITH due AS MATERIALIZED (
-    SELECT notice_id, claim IS NOT NULL AS unsure FROM alert.deliveries d
+    SELECT alert_id FROM alert.deliveries d
     WHERE status = 'waiting' AND channel = :channel AND next_us <= :now_us AND claimed_until_us <= :now_us
-      AND NOT EXISTS (
-        SELECT FROM alert.deliveries e
-        WHERE e.status = 'waiting' AND e.alert_id = d.alert_id AND e.channel = d.channel AND e.change < d.change)
-    ORDER BY next_us, notice_id LIMIT :most FOR UPDATE SKIP LOCKED)
+      AND change = (
+        SELECT e.change FROM alert.deliveries e
+        WHERE e.status = 'waiting' AND e.alert_id = d.alert_id AND e.channel = d.channel ORDER BY e.change LIMIT 1)
+    ORDER BY next_us, notice_id LIMIT :most FOR UPDATE SKIP LOCKED
+), ours AS MATERIALIZED (
+    SELECT notice_id, unsure FROM due CROSS JOIN LATERAL (
+        SELECT notice_id, claim IS NOT NULL AS unsure,
+            bool_and(next_us <= :now_us OR next_us = :behind_us) OVER (ORDER BY change)
+                AND bool_and(claimed_until_us <= :now_us) OVER (ORDER BY change) AS follows
+        FROM (
+            SELECT * FROM alert.deliveries f
+            WHERE f.status = 'waiting' AND f.alert_id = due.alert_id AND f.channel = :channel
+            ORDER BY change LIMIT :run) AS first) AS run
+    WHERE follows)
 UPDATE alert.deliveries d SET worker = :worker, claim = :life, claimed_until_us = :until_us, tries = tries + 1
-FROM due JOIN alert.outbox o USING (notice_id)
-WHERE d.notice_id = due.notice_id AND d.channel = :channel
-RETURNING d.notice_id, d.alert_id, d.change, d.tries, due.unsure, o.message_id, o.opened_us, o.body
+FROM ours JOIN alert.outbox o USING (notice_id)
+WHERE d.notice_id = ours.notice_id AND d.channel = :channel AND d.status = 'waiting' AND d.claimed_until_us <= :now_us
+RETURNING d.notice_id, d.alert_id, d.change, d.tries, ours.unsure, o.message_id, o.opened_us, o.body
 """
 
 _SETTLE = """
@@ -160,11 +181,12 @@ WHERE d.notice_id = e.notice_id AND d.channel = e.channel
   AND (d.status = 'waiting' AND d.claim = :life OR e.status = 'delivered' AND d.status <> 'delivered')
 """
 
-_NOT_BEFORE = """
-UPDATE alert.deliveries d SET next_us = e.next_us
-FROM unnest(CAST(:alerts AS bigint[]), CAST(:changes AS int[]), CAST(:channels AS text[]), CAST(:nexts AS bigint[]))
-    AS e (alert_id, change, channel, next_us)
-WHERE d.status = 'waiting' AND d.alert_id = e.alert_id AND d.channel = e.channel AND d.change > e.change AND d.next_us < e.next_us
+_RELEASE = """
+UPDATE alert.deliveries d SET next_us = 0
+FROM unnest(CAST(:alerts AS bigint[]), CAST(:channels AS text[])) AS e (alert_id, channel)
+WHERE d.status = 'waiting' AND d.next_us = :behind_us AND d.alert_id = e.alert_id AND d.channel = e.channel AND d.change = (
+    SELECT n.change FROM alert.deliveries n
+    WHERE n.status = 'waiting' AND n.alert_id = e.alert_id AND n.channel = e.channel ORDER BY n.change LIMIT 1)
 """
 
 _HAND_BACK = """
@@ -185,6 +207,7 @@ UPDATE alert.deliveries d SET status = 'given_up', ended_us = :now_us, claim = N
 FROM alert.outbox o
 WHERE d.status = 'waiting' AND d.channel <> ALL (CAST(:channels AS text[])) AND o.notice_id = d.notice_id
   AND o.opened_us < :hopeless_us
+RETURNING d.alert_id, d.channel
 """
 
 _FORGET = """

@@ -5,6 +5,7 @@ import random
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 from uuid import uuid4
 
@@ -48,10 +49,12 @@ class Patience:
 
 @dataclass(slots=True)
 class _Held:
-    """What this life knows of a delivery that it has claimed."""
+    """What this life knows of a delivery that it has claimed. `dropped`: it will not be begun."""
 
     claimed: Claimed
+    until_us: int
     begun: bool = False
+    dropped: bool = False
     ended: Ended | None = None
 
 
@@ -62,7 +65,8 @@ class Notify:
     first, so that after a crash it is known which ones may have got through: these are tried again and say so (`unsure`). A
     database that goes away meanwhile is no crash: how a try ended is kept and recorded when it is back. Every change of an alert
     is delivered, also one that a later change has overtaken, and none before an earlier one that is still being tried; a
-    delivery that fails holds up nothing but later changes of its alert on its channel. `worker` names the process, as in the
+    delivery that fails holds up nothing but later changes of its alert on its channel. Up to 16 changes of an alert are claimed
+    together and delivered one after the other, until one fails. `worker` names the process, as in the
     heartbeat: its new life takes its claims over at once, others wait until they end.
     """
 
@@ -97,8 +101,8 @@ class Notify:
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
-                    for held in await self._turn():
-                        group.create_task(self._try(held))
+                    for run in await self._turn():
+                        group.create_task(self._deliver(run))
                     await self._pause()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from errors
@@ -114,7 +118,7 @@ class Notify:
             await hand_back(connection, self._worker, self._life, (), begun)
         self._held.clear()
 
-    async def _turn(self) -> list[_Held]:
+    async def _turn(self) -> list[list[_Held]]:
         """Records what ended, takes what is due. What cannot be recorded because the database is away is recorded next time."""
         try:
             await self._record()
@@ -130,32 +134,36 @@ class Notify:
 
     async def _record(self) -> None:
         ended = self._ended()
-        if not ended and not self._is_lost:
+        dropped = [key for key, held in self._held.items() if held.dropped]
+        if not ended and not dropped and not self._is_lost:
             return
         async with transaction(self._engine) as connection:
             await settle(connection, ended, self._life, self._clock.now_us())
-            if self._is_lost:
-                await hand_back(connection, self._worker, self._life, self._held, ())
+            if dropped or self._is_lost:
+                await hand_back(connection, self._worker, self._life, self._held.keys() - set(dropped), ())
         self._is_lost = False
-        for one in ended:
-            del self._held[one.claimed.key]
+        for key in (*(one.claimed.key for one in ended), *dropped):
+            del self._held[key]
         self._progress.handled_count += sum(one.status == "delivered" for one in ended)
 
-    async def _take(self) -> list[_Held]:
+    async def _take(self) -> list[list[_Held]]:
+        """What is to be delivered one after the other; each of another alert or for another channel."""
         now_us = self._clock.now_us()
         until_us = now_us + round(CLAIMED_S * 1e6)
         claimed: list[Claimed] = []
         async with transaction(self._engine) as connection:
             await hand_out(connection, list(self._channels), now_us)
             for name, channel in self._channels.items():
-                if free := channel.at_once - sum(key.channel == name for key in self._held):
+                busy = {held.claimed.alert_id for key, held in self._held.items() if key.channel == name}
+                if free := channel.at_once - len(busy):
                     claimed += await claim(connection, name, free, self._worker, self._life, now_us, until_us)
         if self._clock.now_us() + TRY_WITHIN_S * 1e6 > until_us:
             self._is_lost = True  # the database took so long that the claims could end under a try
             return []
-        fresh = [_Held(one) for one in claimed]
+        fresh = [_Held(one, until_us) for one in claimed]
         self._held |= {held.claimed.key: held for held in fresh}
-        return fresh
+        runs = groupby(fresh, lambda held: (held.claimed.key.channel, held.claimed.alert_id))
+        return [list(run) for _, run in runs]
 
     def _ended(self) -> list[Ended]:
         return [held.ended for held in self._held.values() if held.ended]
@@ -178,26 +186,37 @@ class Notify:
                 await self._news.wait()
         self._news.clear()
 
-    async def _try(self, held: _Held) -> None:
-        held.begun = True
-        claimed = held.claimed
+    async def _deliver(self, run: Sequence[_Held]) -> None:
+        """One after the other, until one is to be tried again or the claim is about to end."""
+        for held in run:
+            if self._clock.now_us() + TRY_WITHIN_S * 1e6 > held.until_us:
+                break
+            held.begun = True
+            held.ended = await self._try(held.claimed)
+            self._news.set()
+            if held.ended.status == "waiting":
+                break
+        for held in run:
+            held.dropped = not held.begun
+        self._news.set()
+
+    async def _try(self, claimed: Claimed) -> Ended:
         try:
             announced = read_notice(claimed.body)
             delivery = Delivery(claimed.alert_id, claimed.change, claimed.message_id, claimed.tries, claimed.unsure, announced)
             async with asyncio.timeout(TRY_WITHIN_S):
                 await self._channels[claimed.key.channel].deliver(delivery)
-            held.ended = Ended(claimed, "delivered")
-            self._went_through(claimed.key.channel)
         except NotDelivered as failure:
-            held.ended = self._failed(claimed, failure)
+            return self._failed(claimed, failure)
         except TimeoutError:
-            held.ended = self._failed(claimed, NotDelivered(f"no end within {TRY_WITHIN_S:g} s"))
+            return self._failed(claimed, NotDelivered(f"no end within {TRY_WITHIN_S:g} s"))
         except InvalidArgument as error:
-            held.ended = self._failed(claimed, NotDelivered(error.message, for_good=True))
+            return self._failed(claimed, NotDelivered(error.message, for_good=True))
         except Exception as error:  # noqa: BLE001 - one notice that breaks a channel must not stop the others
             _log.error("a channel crashed, the notification is tried again", channel=claimed.key.channel, exc_info=error)
-            held.ended = self._failed(claimed, NotDelivered(f"our own defect: {type(error).__name__}"))
-        self._news.set()
+            return self._failed(claimed, NotDelivered(f"our own defect: {type(error).__name__}"))
+        self._went_through(claimed.key.channel)
+        return Ended(claimed, "delivered")
 
     def _failed(self, claimed: Claimed, failure: NotDelivered) -> Ended:
         """Gives it up, or says when to try again."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -77,14 +78,17 @@ async def add(connection: AsyncConnection, notices: Sequence[Notice]) -> None:
     """Puts them in, in the caller's transaction: they are sent once it is committed, and only then. Safe to repeat: a change of
     an alert is kept as it came first. The caller holds a lock on each alert until the commit, so that changes become visible
     in their order."""
-    if not notices:
-        return
-    columns = {
-        "alerts": [notice.alert_id for notice in notices],
-        "changes": [notice.change for notice in notices],
-        "bodies": [notice.body for notice in notices],
+    if notices:
+        await connection.execute(text(ADD), columns(notices))
+
+
+def columns(notices: Sequence[Notice]) -> dict[str, list[Any]]:
+    """What ADD is given, so that it can be part of another statement."""
+    return {
+        "notice_alerts": [notice.alert_id for notice in notices],
+        "notice_changes": [notice.change for notice in notices],
+        "notice_bodies": [notice.body for notice in notices],
     }
-    await connection.execute(text(_ADD), columns)
 
 
 async def create_outbox(engine: AsyncEngine) -> None:
@@ -95,10 +99,10 @@ async def create_outbox(engine: AsyncEngine) -> None:
         await connection.run_sync(METADATA.create_all)
 
 
-_ADD = """
+ADD = """
 INSERT INTO alert.outbox (alert_id, change, body)
 SELECT alert_id, change, body
-FROM unnest(CAST(:alerts AS bigint[]), CAST(:changes AS int[]), CAST(:bodies AS bytea[])) WITH ORDINALITY
+FROM unnest(CAST(:notice_alerts AS bigint[]), CAST(:notice_changes AS int[]), CAST(:notice_bodies AS bytea[])) WITH ORDINALITY
     AS n (alert_id, change, body, place)
 ORDER BY place
 ON CONFLICT (alert_id, change) DO NOTHING

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from alert_svc import store
@@ -14,14 +13,14 @@ from alert_svc.task_checks import check_task
 from mesh.codec.tasks import Task, read_task
 from mesh.errors import InvalidArgument, Unavailable
 from mesh.ports import Clock, Delivery, Exchange, Priority
-from mesh.shards import transaction
+from mesh.shards import first_error, transaction
 from mesh.stages import Progress
 from water.condition import Kind
 
 STAGE = "raise_alert"
 PREFETCH = 8
 RETRY_S = 1.0
-AWAY_S = 0.5
+RETRY_FACTOR = 8.0  # 10 minutes in all: time to mend what is not the task's fault
 _log = structlog.get_logger()
 
 
@@ -29,8 +28,8 @@ class RaiseAlert:
     """Takes HIGH tasks; those that wait together, at most 8, are one transaction. A task is done after its commit; cancelled
     at any moment, it comes again and changes nothing. Several workers may run at once. Uses one connection.
 
-    A task that cannot be read is buried. When the database is away, tasks are given back, counted, and nothing more is tried
-    until it answers; a task that fails for another reason is tried again alone and counted too.
+    A task that cannot be read is buried. When the database is away, tasks are left as they are, uncounted: no outage, however
+    long, costs one. A task that fails for another reason is tried again alone, counted, after 1, 8, 64 s and so on.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class RaiseAlert:
         self._committed = committed
 
     async def run(self) -> None:
-        """Runs until cancelled; any exception means: start again. Raises Unavailable when the Exchange is away."""
+        """Runs until cancelled; any exception means: start again. Raises Unavailable when Exchange or database are away."""
         taken: asyncio.Queue[Delivery] = asyncio.Queue(PREFETCH)
         stored: asyncio.Queue[Delivery] = asyncio.Queue(PREFETCH)
         async with self._exchange.take(Priority.HIGH, PREFETCH) as tasks:
@@ -63,8 +62,8 @@ class RaiseAlert:
                     group.create_task(take())
                     group.create_task(self._store_all(taken, stored))
                     group.create_task(self._settle(stored))
-            except* Unavailable as group_error:
-                raise group_error.exceptions[0] from group_error
+            except BaseExceptionGroup as errors:
+                raise first_error(errors) from errors
 
     async def _store_all(self, taken: asyncio.Queue[Delivery], stored: asyncio.Queue[Delivery]) -> None:
         while True:
@@ -79,21 +78,20 @@ class RaiseAlert:
             await (await stored.get()).done()
 
     async def _store(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Those whose effect is durable; the others are settled."""
+        """Those whose effect is durable; the others are settled. Raises Unavailable."""
         readable = [(delivery, task) for delivery in deliveries if (task := await _read(delivery)) is not None]
+        if not readable:
+            return ()
         try:
             await self.take([task for _, task in readable])
-        except Unavailable as error:
-            self._progress.problem = error.message
-            for delivery, _ in readable:
-                await delivery.retry(RETRY_S * delivery.attempt)
-            await self._wait_for_database()
-            return ()
+        except Unavailable:
+            raise
         except Exception as error:  # noqa: BLE001 - the boundary for tasks that poison what comes with them
             if len(readable) > 1:
                 return [each for delivery, _ in readable for each in await self._store([delivery])]
-            _log.exception("task failed", error=repr(error), attempt=readable[0][0].attempt)
-            await readable[0][0].retry(RETRY_S * readable[0][0].attempt)
+            ((delivery, _),) = readable
+            _log.exception("task failed", error=repr(error), attempt=delivery.attempt)
+            await delivery.retry(RETRY_S * RETRY_FACTOR ** (delivery.attempt - 1))
             return ()
         self._progress.handled_count += len(readable)
         self._progress.problem = ""
@@ -124,16 +122,6 @@ class RaiseAlert:
         for task in tasks:
             story.take(task)
         return story.changes
-
-    async def _wait_for_database(self) -> None:
-        while True:
-            try:
-                async with transaction(self._catalog) as connection:
-                    await connection.execute(text("SELECT 1"))
-                return
-            except Unavailable as error:
-                self._progress.problem = error.message
-                await self._clock.sleep(AWAY_S)
 
 
 async def _read(delivery: Delivery) -> Task | None:

@@ -13,9 +13,9 @@ from alert_svc.rule_checks import checked
 from alert_svc.rule_end import clear_alerts_of_rule
 from alert_svc.rule_tables import RULES, rule_columns, rule_of
 from mesh.errors import Conflict, InvalidArgument, NotFound, TooLarge
+from mesh.pages import page_size, read_cursor, write_cursor
 from mesh.ports import Clock
 from mesh.shards import transaction
-from mesh.tokens import read_token, write_token
 from water.rules import Rule
 
 DEFAULT_PAGE, LONGEST_PAGE = 100, 1_000
@@ -43,7 +43,8 @@ class Rules:
     async def list(self, size: int, token: str) -> Page:
         """A page of at most `size` rules (0: 100; lowered to 1,000), fewer when they are very long, but one at least. Raises
         InvalidArgument for a negative size and a token that is none of ours."""
-        limit, after = _page_size(size), _read_cursor(token)
+        limit = page_size(size, DEFAULT_PAGE, LONGEST_PAGE)
+        (after,) = read_cursor("rules", "", token, [str]) or ("",)
         async with transaction(self._engine) as connection:
             await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
             version = (await connection.execute(text("SELECT newest FROM alert.rules_version"))).scalar_one()
@@ -51,7 +52,7 @@ class Rules:
             fits, more = (await connection.execute(text(_FITS), asked)).one()
             query = select(RULES).where(RULES.c.rule_id > after).order_by(RULES.c.rule_id).limit(fits)
             rules = [rule_of(row) for row in await connection.execute(query)]
-        return Page(rules, write_token("rules", {"a": rules[-1].rule_id}) if more else "", version)
+        return Page(rules, write_cursor("rules", "", [rules[-1].rule_id]) if more else "", version)
 
     async def set(self, rule: Rule, problems: Mapping[str, str] | None = None) -> Rule:
         """The rule as stored, created or replaced; what the server gives (version, time) is ignored in what is given. A rule that
@@ -118,22 +119,6 @@ def _changed(rule: Rule, current: str) -> Conflict:
     state = f"changed by somebody else (etag {current!r}, not {rule.etag[:40]!r})" if current else "deleted"
     message = f"rule {rule.rule_id!r} was {state}: read it again, then change it"
     return Conflict(message, reason="ETAG_MISMATCH", metadata={"etag": current})
-
-
-def _page_size(asked: int) -> int:
-    if asked < 0:
-        problem = f"{asked} is negative: give 0 for the default of {DEFAULT_PAGE}, or up to {LONGEST_PAGE}"
-        raise InvalidArgument(f"page_size: {problem}", fields={"page_size": problem})
-    return min(asked or DEFAULT_PAGE, LONGEST_PAGE)
-
-
-def _read_cursor(token: str) -> str:
-    """The id after which the page begins."""
-    after = read_token("rules", token, "page_token").get("a") if token else ""
-    if not isinstance(after, str):
-        problem = "not a rules token of this service: pass it on exactly as it was returned"
-        raise InvalidArgument(f"page_token: {problem}", reason="INVALID_TOKEN", fields={"page_token": problem})
-    return after
 
 
 _NEW_VERSION = "UPDATE alert.rules_version SET newest = newest + 1 RETURNING newest"

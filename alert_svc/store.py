@@ -90,12 +90,12 @@ async def write(connection: AsyncConnection, changes: Changes) -> None:
         "events": to_json([event_row(*happened) for happened in changes.events]),
         "rules": sorted(changes.dropped),
         "counts": [changes.dropped[rule] for rule in sorted(changes.dropped)],
+        **outbox.columns(changes.notices),
     }
     await connection.execute(_WRITE, content)
     if changes.absorbed:
         gone = {"gone": list(changes.absorbed), "into": list(changes.absorbed.values())}
         await connection.execute(_ABSORB, gone)
-    await outbox.add(connection, changes.notices)
 
 
 # One statement, so one snapshot, taken before the locks: what the locks guard is read by the next one. That one is planned anew
@@ -158,8 +158,8 @@ WHERE alert_id = ANY(CAST(:alert_ids AS bigint[])) AND ended_us IS NULL
 )
 
 _WRITE = text(
-    """
-WITH alerts AS (
+    f"""
+WITH notices AS ({outbox.ADD}), alerts AS (
     INSERT INTO alert.contamination_alerts (alert_id, sensor_id, timestamp, contaminant_type, severity_level, state, kind,
         rule_id, condition_id, site_id, region, gateway_id, last_seen, cleared, committed, historical, evidence, change,
         newest_us, strength, written_by)

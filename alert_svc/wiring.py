@@ -55,9 +55,17 @@ async def create_alert_tables(catalog: AsyncEngine, clock: Clock) -> None:
 
 
 def wire_alert(
-    settings: Settings, log: Log, exchange: Exchange, objects: Objects, catalog: AsyncEngine, clock: Clock, worker: str
+    settings: Settings,
+    log: Log,
+    exchange: Exchange,
+    objects: Objects,
+    catalog: AsyncEngine,
+    urgent: AsyncEngine,
+    clock: Clock,
+    worker: str,
 ) -> Alerting:
-    """All roles of the service; `worker` names the process. Raises SetupError for a webhook that cannot be as configured."""
+    """All roles of the service; `worker` names the process. `urgent` is the catalog by connections that alarms share with
+    nobody. Raises SetupError for a webhook that cannot be as configured."""
     raising, notifying, showing, sites, ruling = (
         Progress(name) for name in ("raise_alert", "notify", "alert_watch", "rule_sites", "rules")
     )
@@ -70,7 +78,7 @@ def wire_alert(
         alerts=AlertService(Alerts(catalog, clock, watch.wake), watch, settings.unread_s),
         rules=RuleService(Rules(catalog, known, clock)),
         workers=(
-            Worker(raising, RaiseAlert(exchange, catalog, raising, clock, watch.wake).run),
+            Worker(raising, RaiseAlert(exchange, urgent, raising, clock, watch.wake).run),
             Worker(notifying, notify.run),
             Worker(showing, watch.run),
             Worker(sites, known.run),

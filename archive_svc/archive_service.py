@@ -10,6 +10,7 @@ from waterquality.v1 import archive_pb2, archive_pb2_grpc
 
 from archive_svc.manifest import Manifest, Wanted, check_wanted
 from archive_svc.manifest_record import ManifestRow
+from archive_svc.restore import Restored
 from archive_svc.verify import Checked, Verify
 from mesh.codec.times import read_time, write_time
 from mesh.errors import Unavailable
@@ -20,22 +21,6 @@ MOST_LONG_CALLS = 4
 """Checks and restores at a time: each reads objects as fast as it can."""
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Found = TypeVar("_Found")
-
-
-class Restored(Protocol):
-    """How far a restore has come, and the positions at which to read what was restored."""
-
-    @property
-    def restored_count(self) -> int:
-        """Readings put back so far."""
-
-    @property
-    def total_count(self) -> int:
-        """Readings to put back."""
-
-    @property
-    def positions(self) -> tuple[str, ...]:
-        """For `at_least`."""
 
 
 class Restore(Protocol):
@@ -144,5 +129,8 @@ def _checked(found: Checked) -> archive_pb2.VerifyArchiveResponse:
 
 def _restored(found: Restored) -> archive_pb2.RestoreReadingsResponse:
     return archive_pb2.RestoreReadingsResponse(
-        restored_count=found.restored_count, total_count=found.total_count, positions=found.positions
+        restored_count=found.restored_count,
+        total_count=found.total_count,
+        positions=found.positions,
+        unproven_count=found.unproven_count,
     )

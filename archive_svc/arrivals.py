@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from archive_svc.manifest_record import safe_region
 from mesh.codec.log_records import Screened, read_screened
-from mesh.codec.stamp import Stamp, read_source, read_stamp
+from mesh.codec.stamp import Stamp, source_of, stamp_of
 from mesh.errors import Fault, InvalidArgument
 from mesh.ports import Partition, Stored
 from water.readings import Readings, concatenate, empty
@@ -52,7 +52,7 @@ def take(partition: Partition, records: Sequence[Stored], had_source: int) -> Ta
     dead: list[tuple[Stored, str]] = []
     for stored in records:
         stamp, screened, problem = _read(partition, stored)
-        source, previous = (screened.source_offset, screened.previous_source_offset) if screened else _source(partition, stored)
+        source, previous = (screened.source_offset, screened.previous_source_offset) if screened else source_of(partition, stored)
         if source <= had_source:
             continue
         if previous != had_source:
@@ -82,10 +82,7 @@ def merge(parts: Sequence[Part]) -> Part:
 
 
 def _read(partition: Partition, stored: Stored) -> tuple[Stamp, Screened | None, str]:
-    try:
-        stamp = read_stamp(stored.record.headers)
-    except ValueError as error:
-        raise Fault(f"headers of {partition.topic}/{partition.number} offset {stored.offset}: {error}") from error
+    stamp = stamp_of(partition, stored)
     try:
         screened = read_screened(stored.record.value)
     except InvalidArgument as error:
@@ -104,17 +101,6 @@ def _problem(screened: Screened, stamp: Stamp) -> str:
         outside = (readings.measured_at_us < FIRST_US) | (readings.measured_at_us > LAST_US)
         return f"measured at {readings.measured_at_us[outside][0]} us, outside the years 1 to 9999"
     return ""
-
-
-def _source(partition: Partition, stored: Stored) -> tuple[int, int]:
-    try:
-        source = read_source(stored.record.headers)
-    except ValueError:
-        source = None
-    if source is None:
-        where = f"{partition.topic}/{partition.number} offset {stored.offset}"
-        raise Fault(f"{where} can be read neither by its value nor by its header `source`")
-    return source
 
 
 def _part(found: Sequence[tuple[Stored, Stamp, Screened]]) -> Part:

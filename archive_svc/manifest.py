@@ -1,16 +1,17 @@
 """What does the manifest hold: which objects, below which paths, and which of those that are found does it not know?"""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
-from sqlalchemy import ColumnElement, Row, func, select, text
+from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from archive_svc.manifest_record import ManifestRow, described_by, safe_region
 from archive_svc.tables import OBJECTS
 from mesh.errors import InvalidArgument
+from mesh.pages import page_size, read_cursor, write_cursor
 from mesh.shards import transaction
-from mesh.tokens import fingerprint, read_token, write_token
+from mesh.tokens import fingerprint
 
 MOST_REGIONS = 1_000
 DEFAULT_PAGE = 100
@@ -30,22 +31,6 @@ class Wanted:
     def fingerprint(self) -> str:
         """The same for the same part, in whatever order its regions are named."""
         return fingerprint(repr((sorted(set(self.regions)), self.start_us, self.end_us)).encode())
-
-    def holds(self, row: ManifestRow) -> bool:
-        """Whether the object may have readings that are wanted."""
-        return (
-            (not self.regions or row.region in self.regions)
-            and (self.start_us is None or row.last_us >= self.start_us)
-            and (self.end_us is None or row.first_us < self.end_us)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A row, and the configured archive that it was adopted from; empty: our own."""
-
-    row: ManifestRow
-    source: str
 
 
 def check_wanted(wanted: Wanted) -> None:
@@ -68,36 +53,34 @@ class Manifest:
     def __init__(self, catalog: AsyncEngine) -> None:
         self._catalog = catalog
 
-    async def page(self, wanted: Wanted, page_size: int, page_token: str) -> tuple[list[ManifestRow], str]:
+    async def page(self, wanted: Wanted, size: int, token: str) -> tuple[list[ManifestRow], str]:
         """A page of rows by path (0: 100; at most 1,000) and the token of the next; empty: the end. What is archived meanwhile
         is in a later page or not at all, never twice. Raises InvalidArgument for a wrong size or filter, for a token that is
         not ours (INVALID_TOKEN) and for one of another filter (QUESTION_CHANGED)."""
         check_wanted(wanted)
-        if page_size < 0:
-            problem = f"{page_size} is negative: give 0 for the default of {DEFAULT_PAGE}, or up to {MOST_PAGE}"
-            raise InvalidArgument(f"page_size: {problem}", fields={"page_size": problem})
-        size = min(page_size or DEFAULT_PAGE, MOST_PAGE)
-        entries = await self.entries(wanted, _after(page_token, wanted), size + 1)
-        rows = [entry.row for entry in entries[:size]]
-        more = len(entries) > size
-        return rows, write_token(_TOKEN, {"q": wanted.fingerprint(), "a": rows[-1].path}) if more else ""
+        limit = page_size(size, DEFAULT_PAGE, MOST_PAGE)
+        (after,) = read_cursor(_TOKEN, wanted.fingerprint(), token, [str]) or ("",)
+        rows = await self.rows(wanted, after, limit + 1)
+        page = rows[:limit]
+        return page, write_cursor(_TOKEN, wanted.fingerprint(), [page[-1].path]) if len(rows) > limit else ""
 
-    async def entries(self, wanted: Wanted, after: str, limit: int) -> list[Entry]:
-        """Up to `limit` entries by path, behind the path `after` (empty: from the first). Raises Unavailable when the database
+    async def rows(self, wanted: Wanted, after: str, limit: int) -> list[ManifestRow]:
+        """Up to `limit` rows by path, behind the path `after` (empty: from the first). Raises Unavailable when the database
         is away."""
-        query = select(OBJECTS).where(OBJECTS.c.path > after, *_conditions(wanted)).order_by(OBJECTS.c.path).limit(limit)
+        query = select(*_COLUMNS).where(OBJECTS.c.path > after, *_conditions(wanted)).order_by(OBJECTS.c.path).limit(limit)
         async with transaction(self._catalog) as connection:
-            return [_entry(row) for row in await connection.execute(query)]
+            return [ManifestRow(*row) for row in await connection.execute(query)]
 
     async def count(self, wanted: Wanted) -> int:
-        """How many entries there are."""
+        """How many rows there are."""
         async with transaction(self._catalog) as connection:
             query = select(func.count()).select_from(OBJECTS).where(*_conditions(wanted))
             return int((await connection.execute(query)).scalar_one())
 
     async def unknown(self, paths: Sequence[str]) -> list[str]:
-        """Those of these paths of objects and manifest records of our own that have no row, and that no chunk is putting now:
-        seen in one moment, so what was found before the call is never unknown because it was just being archived."""
+        """Those of these paths of objects and manifest records of our own that have no row, and that neither a chunk is
+        putting now nor the last restore was copying: seen in one moment, so what was found before the call is never unknown
+        because it was just being archived."""
         if not paths:
             return []
         described = [described_by(path) for path in paths]
@@ -106,25 +89,15 @@ class Manifest:
             return list((await connection.execute(text(_UNKNOWN), asked)).scalars().all())
 
 
-async def enter(connection: AsyncConnection, rows: Sequence[ManifestRow], source: str = "") -> None:
+async def enter(connection: AsyncConnection, rows: Sequence[ManifestRow]) -> None:
     """Enters rows, in this transaction."""
     if rows:
-        entered = [{**asdict(row), "region": row.region, "source": source} for row in rows]
-        await connection.execute(OBJECTS.insert(), entered)
+        await connection.execute(OBJECTS.insert(), [columns_of(row) for row in rows])
 
 
-def _after(token: str, wanted: Wanted) -> str:
-    if not token:
-        return ""
-    content = read_token(_TOKEN, token, "page_token")
-    if content.get("q") != wanted.fingerprint():
-        problem = "belongs to a question with another filter: ask the same question again, or start without a token"
-        raise InvalidArgument(f"page_token: {problem}", reason="QUESTION_CHANGED", fields={"page_token": problem})
-    after = content.get("a")
-    if not isinstance(after, str) or "\0" in after or not after.isascii():
-        problem = f"not an {_TOKEN} token of this service: pass it on exactly as it was returned"
-        raise InvalidArgument(f"page_token: {problem}", reason="INVALID_TOKEN", fields={"page_token": problem})
-    return after
+def columns_of(row: ManifestRow) -> dict[str, object]:
+    """A row as the columns of a table of rows."""
+    return {**asdict(row), "region": row.region}
 
 
 def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
@@ -138,12 +111,7 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _entry(row: Row[tuple[object, ...]]) -> Entry:
-    values = dict(row._mapping)
-    source = str(values.pop("source"))
-    del values["region"]
-    return Entry(ManifestRow(**values), source)
-
+_COLUMNS = [OBJECTS.c[field.name] for field in fields(ManifestRow)]
 
 # An object of a chunk is named by log, topic, partition and first offset of its chunk (manifest_record.object_path).
 _UNKNOWN = """
@@ -155,7 +123,8 @@ WITH putting AS (
 SELECT found FROM unnest(CAST(:found AS text[]), CAST(:paths AS text[]), CAST(:logs AS text[]))
     WITH ORDINALITY AS f (found, described, log, place)
 WHERE NOT EXISTS (
-    SELECT FROM archive.objects WHERE path = described COLLATE "C" AND source = '' AND log IN ('', log_id))
+    SELECT FROM archive.objects WHERE path = described COLLATE "C" AND log IN ('', log_id))
+  AND NOT EXISTS (SELECT FROM archive.restore_found WHERE path = described COLLATE "C" AND log IN ('', log_id))
   AND NOT EXISTS (SELECT FROM putting WHERE right(described, length(name)) = name)
 ORDER BY place
 """

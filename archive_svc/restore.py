@@ -3,17 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
+import structlog
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from archive_svc.manifest import Wanted, check_wanted
+from archive_svc.manifest import Wanted, check_wanted, columns_of
 from archive_svc.manifest_record import ManifestRow, manifest_path, write_manifest_row
 from archive_svc.pack import Unpacked, unpack
-from archive_svc.restore_losers import Losers
+from archive_svc.restore_losers import LogPlace, Losers
 from archive_svc.restore_plan import Plan
 from archive_svc.restore_source import check_empty, read_manifest
 from archive_svc.tables import OBJECTS
@@ -21,7 +22,7 @@ from archive_svc.verify import compare
 from mesh.codec.packed import MAX_READING_BYTES
 from mesh.codec.restored_records import RestoredReadings, write_restored
 from mesh.errors import FailedPrecondition, InvalidArgument, NotFound, ObjectConflict
-from mesh.ports import Log, Objects, Partition, Record
+from mesh.ports import Clock, Log, Objects, Partition, Record
 from mesh.shards import Shards, transaction
 from mesh.tokens import write_position
 from mesh.topics import RESTORED
@@ -31,15 +32,19 @@ MOST_RECORD_BYTES = 512 * 1024
 MOST_RECORD_READINGS = min(10_000, (MOST_RECORD_BYTES - 2048) // (MAX_READING_BYTES + 8))
 MOST_PARTITIONS = 8
 WINDOW_RECORDS = 16
+TOLD_WITHIN_S = 30.0
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
     """How far a restore is. `total_count`: readings to put back as far as is known: those that are left out go from it when
-    their object is read. `positions`: with the last progress the places in the Log behind which everything is."""
+    their object is read. `unproven_count`: those put back from objects of which the archive does not tell yet all that lost.
+    `positions`: with the last progress the places in the Log behind which everything is."""
 
     restored_count: int
     total_count: int
+    unproven_count: int = 0
     positions: tuple[str, ...] = ()
 
 
@@ -65,14 +70,31 @@ class Restore:
     Readings of a sensor always go to the same partition, in the order of the plan: so of one key the first that was recorded is
     the first to come back. Another deployment's objects are copied, with their manifest records, and their rows adopted (they
     keep their log's identity): from then on they are ours to list, verify and restore.
+
+    An archive tells which readings lost only when they are recorded, seconds after its objects or, with a shard away, later. So
+    a restore waits up to `told_within_s` until that is told of every object that it has. Objects of which it is not told then
+    (the source ended without it, or is in trouble) are put back all the same, since they may be the last there is of them, but
+    after all others, and counted as unproven: where two of them have one key with different values, both recorded after what is
+    told, and in different partitions, the one that lost may come back.
     """
 
-    def __init__(self, log: Log, own: Objects, sources: Mapping[str, Objects], catalog: AsyncEngine, shards: Shards) -> None:
+    def __init__(
+        self,
+        log: Log,
+        own: Objects,
+        sources: Mapping[str, Objects],
+        catalog: AsyncEngine,
+        shards: Shards,
+        clock: Clock,
+        told_within_s: float = TOLD_WITHIN_S,
+    ) -> None:
         self._log = log
         self._own = own
         self._sources = sources
         self._catalog = catalog
         self._shards = shards
+        self._clock = clock
+        self._told_within_us = round(told_within_s * 1_000_000)
         self._losers = Losers(catalog)
         self._partitions = min(log.partition_count, MOST_PARTITIONS)
 
@@ -89,18 +111,32 @@ class Restore:
             if source:
                 await read_manifest(objects, source, self._catalog)
                 await check_empty(source, self._log, self._catalog, self._shards)
-            await self._losers.read(objects, self._own if source else None)
             plan = Plan(self._catalog, found=bool(source))
-            total = await plan.make(wanted)
-            putting, count = _Putting(), 0
+            total, ends = await plan.make(wanted), await plan.ends()
             yield Restored(0, total)
+            known = await self._known(objects, source, ends)
+            await plan.put_last(known)
+            putting, count, unproven = _Putting(), 0, 0
             async for row in plan.rows():
                 put = await self._restore(row, objects, wanted, bool(source), putting)
                 count, total = count + put, total - row.reading_count + put
-                yield Restored(count, total)
+                unproven += 0 if row.last_offset <= known.get((row.log_id, row.topic, row.partition), -1) else put
+                yield Restored(count, total, unproven)
+            if unproven:
+                _log.warning("restored before it was told what lost", source=source, unproven=unproven, restored=count)
             places = sorted(putting.last.items())
             positions = [write_position(self._log.log_id, *partition, offset) for partition, offset in places]
-            yield Restored(count, total, tuple(positions))
+            yield Restored(count, total, unproven, tuple(positions))
+
+    async def _known(self, objects: Objects, source: str, wanted: Mapping[LogPlace, int]) -> Mapping[LogPlace, int]:
+        """Up to which offsets all losers are known: up to those wanted, unless that was not told in time."""
+        deadline_us = self._clock.now_us() + self._told_within_us
+        while True:
+            known = await self._losers.read({log_id for log_id, _, _ in wanted}, objects, self._own if source else None)
+            is_told = all(known.get(place, -1) >= offset for place, offset in wanted.items())
+            if is_told or self._clock.now_us() >= deadline_us:
+                return known
+            await self._clock.sleep(1.0)
 
     def _objects(self, source: str) -> Objects:
         if not source:
@@ -141,9 +177,8 @@ class Restore:
             await self._own.put(manifest_path(row), write_manifest_row(row))
         except ObjectConflict as error:
             raise _damaged(row, f"another object of this name is in our own archive ({error.message})") from error
-        adopted = {**asdict(row), "region": row.region, "source": ""}
         async with transaction(self._catalog) as connection:
-            await connection.execute(insert(OBJECTS).values(adopted).on_conflict_do_nothing())
+            await connection.execute(insert(OBJECTS).values(columns_of(row)).on_conflict_do_nothing())
 
 
 @asynccontextmanager

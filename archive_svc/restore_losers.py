@@ -1,6 +1,7 @@
 """Which archived readings lost against another of the same sensor and time, and are not to be restored?"""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from archive_svc.manifest_record import ManifestRow
 from archive_svc.pack import Places
 from archive_svc.restore_tables import LOSERS, LOSERS_READ
-from mesh.codec.conflicts import FOLDER, ConflictsObject, read_conflicts_path, read_losers
-from mesh.errors import FailedPrecondition
+from mesh.codec.conflicts import ConflictsObject, conflicts_folder, read_conflicts_path, read_losers
+from mesh.codec.conflicts_told import Told, is_told, read_told
+from mesh.errors import FailedPrecondition, InvalidArgument, NotFound
 from mesh.ports import Objects
 from mesh.shards import transaction
+
+LogPlace = tuple[str, str, int]
+"""A log by its identity, a topic and the number of a partition."""
 
 
 class Losers:
@@ -24,26 +29,39 @@ class Losers:
     def __init__(self, catalog: AsyncEngine) -> None:
         self._catalog = catalog
 
-    async def read(self, objects: Objects, copy_to: Objects | None) -> None:
-        """Knows all conflicts objects of this archive on return, and they are copied where that is asked for. Those that were
-        read before are only listed. Raises FailedPrecondition (OBJECT_DAMAGED) when one is missing or not what was put."""
+    async def read(self, log_ids: Collection[str], objects: Objects, copy_to: Objects | None) -> dict[LogPlace, int]:
+        """Knows all conflicts objects that this archive has of these logs on return, and they are copied where that is asked
+        for. Those that were read before are only listed. The answer has for each partition of a log the last offset up to which
+        they name all that lost, in every shard; one that some shard has not told of is missing. Raises FailedPrecondition
+        (OBJECT_DAMAGED) when one is missing or not what was put."""
         expected: dict[tuple[str, int], int] = {}
-        async for path in objects.list(FOLDER):
-            of = read_conflicts_path(path)
-            if of is None:
-                if path.split("/")[2:3] == ["conflicts"] and path.endswith(".jsonl"):
-                    raise _damaged(path, "its name is not that of an object of conflicting readings")
-                continue
-            line = expected.get((of.log_id, of.shard), 0)
-            if of.first != line:
-                raise _damaged(path, f"line {line} of its shard should be the first in it, or lines before it are missing")
-            expected[of.log_id, of.shard] = line + of.count
-            if not await self._is_read(path):
-                content = await objects.get(path)
-                await self._enter(of, content)
-                if copy_to is not None:
-                    await copy_to.put(path, content)
-                await self._set_read(path)
+        told: list[Told] = []
+        for log_id in sorted(log_ids):
+            async for path in objects.list(conflicts_folder(log_id)):
+                if is_told(path):
+                    told += await _read_told(path, objects, copy_to)
+                elif path.endswith(".jsonl"):
+                    await self._read_object(path, expected, objects, copy_to)
+        return _known([one for one in told if one.line_count <= expected.get((one.log_id, one.shard), 0)])
+
+    async def _read_object(
+        self, path: str, expected: dict[tuple[str, int], int], objects: Objects, copy_to: Objects | None
+    ) -> None:
+        """`expected`: the number of the line with which the next object of a shard must begin."""
+        of = read_conflicts_path(path)
+        if of is None:
+            raise _damaged(path, "its name is not that of an object of conflicting readings")
+        line = expected.get((of.log_id, of.shard), 0)
+        if of.first != line:
+            raise _damaged(path, f"line {line} of its shard should be the first in it, or lines before it are missing")
+        expected[of.log_id, of.shard] = line + of.count
+        if await self._is_read(path):
+            return
+        content = await objects.get(path)
+        await self._enter(of, content)
+        if copy_to is not None:
+            await copy_to.put(path, content)
+        await self._set_read(path)
 
     async def are_not(self, row: ManifestRow, places: Places) -> NDArray[np.bool_]:
         """For each place of this object's readings whether it did not lose."""
@@ -83,6 +101,31 @@ class Losers:
     async def _set_read(self, path: str) -> None:
         async with transaction(self._catalog) as connection:
             await connection.execute(insert(LOSERS_READ).values(path=path).on_conflict_do_nothing())
+
+
+async def _read_told(path: str, objects: Objects, copy_to: Objects | None) -> list[Told]:
+    """One; none where another that says more has just taken its place."""
+    try:
+        content = await objects.get(path)
+        told = read_told(path, content)
+    except NotFound:
+        return []
+    except InvalidArgument as error:
+        raise _damaged(path, error.message) from error
+    if copy_to is not None:
+        await copy_to.put(path, content)
+    return [told]
+
+
+def _known(told: list[Told]) -> dict[LogPlace, int]:
+    by_shard: dict[LogPlace, dict[int, int]] = defaultdict(dict)
+    shard_count: dict[str, int] = defaultdict(int)
+    for one in told:
+        shard_count[one.log_id] = max(shard_count[one.log_id], one.shard_count)
+        for (topic, partition), offset in one.until.items():
+            of = by_shard[one.log_id, topic, partition]
+            of[one.shard] = max(offset, of.get(one.shard, -1))
+    return {place: min(of.values()) for place, of in by_shard.items() if len(of) >= shard_count[place[0]]}
 
 
 def _damaged(path: str, problem: str) -> FailedPrecondition:

@@ -1,13 +1,14 @@
 """In which order are the objects of a restore taken? So that of two readings of one key the one that was recorded first is put
 back first, as near as objects can tell."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from archive_svc.manifest import Wanted
 from archive_svc.manifest_record import ManifestRow
+from archive_svc.restore_losers import LogPlace
 from mesh.shards import transaction
 
 _PAGE = 200
@@ -17,8 +18,9 @@ class Plan:
     """The objects to restore, from our own manifest (`found` False) or from the one that was read into archive.restore_found.
 
     Within a partition of a log the order is that of its offsets, which is the order of recording. Between partitions it is that
-    of the times at which chunks were cut. (Readings that lost are left out by their places; what two partitions both have with
-    the same values differs in flags and region at most.)
+    of the times at which chunks were cut, which may differ from it by as long as a chunk waits. Readings that lost are left out
+    by their places, so this decides only where two partitions have one key with the same values: flags and region that come
+    back are those of the chunk that was cut first. And where it is not known yet what lost: see `put_last`.
     """
 
     def __init__(self, catalog: AsyncEngine, found: bool) -> None:
@@ -32,6 +34,20 @@ class Plan:
             await connection.execute(text("DELETE FROM archive.restore_plan"))
             await connection.execute(text(_MAKE.format(table=self._table)), filters)
             return int((await connection.execute(text(_TOTAL.format(table=self._table)))).scalar_one())
+
+    async def ends(self) -> dict[LogPlace, int]:
+        """The last offset of each partition that an object of the plan has."""
+        async with transaction(self._catalog) as connection:
+            found = await connection.execute(text(_ENDS.format(table=self._table)))
+            return {(log_id, topic, partition): offset for log_id, topic, partition, offset in found}
+
+    async def put_last(self, known: Mapping[LogPlace, int]) -> None:
+        """Objects behind these offsets come after all others: whoever may have won against one of their readings, and is known
+        to have not lost, is put back before it. Once, before the first row is taken."""
+        logs, topics, partitions = zip(*known, strict=True) if known else ((), (), ())
+        places = {"logs": list(logs), "topics": list(topics), "partitions": list(partitions), "offsets": list(known.values())}
+        async with transaction(self._catalog) as connection:
+            await connection.execute(text(_PUT_LAST.format(table=self._table)), places)
 
     async def rows(self) -> AsyncIterator[ManifestRow]:
         """The objects in order; a page of them is in memory."""
@@ -52,6 +68,18 @@ SELECT row_number() OVER (ORDER BY cut_us, log_id, topic, partition, first_offse
     SELECT *, max(stored_us) OVER (PARTITION BY log_id, topic, partition ORDER BY first_offset) AS cut_us FROM {table}) AS o
 WHERE (CAST(:regions AS text[]) IS NULL OR region = ANY(CAST(:regions AS text[])))
   AND (CAST(:start AS bigint) IS NULL OR last_us >= :start) AND (CAST(:end AS bigint) IS NULL OR first_us < :end)
+"""
+
+_ENDS = """
+SELECT log_id, topic, partition, max(last_offset) FROM archive.restore_plan JOIN {table} USING (path) GROUP BY 1, 2, 3
+"""
+
+_PUT_LAST = """
+UPDATE archive.restore_plan AS p SET place = place + 1000000000000
+FROM {table} AS o LEFT JOIN unnest(
+    CAST(:logs AS text[]), CAST(:topics AS text[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[])
+) AS known (log_id, topic, partition, until) USING (log_id, topic, partition)
+WHERE o.path = p.path AND o.last_offset > coalesce(until, -1)
 """
 
 _TOTAL = "SELECT coalesce(sum(reading_count), 0) FROM archive.restore_plan JOIN {table} USING (path)"

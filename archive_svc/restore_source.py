@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from sqlalchemy import delete, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from archive_svc.manifest import columns_of
 from archive_svc.manifest_record import MANIFEST, ManifestRow, manifest_path, read_manifest_row
 from archive_svc.restore_tables import FOUND
 from mesh.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -17,13 +18,16 @@ from mesh.topics import ACCEPTED, BACKFILL
 _AT_ONCE = 8
 _PAGE = 200
 _READ = 256
-_MEND = "restore into a deployment that has nothing yet: a new data directory, with that archive among its `archives`"
+_MEND = (
+    "restore into a deployment that has nothing yet and to which nobody sends: `wq up --no-fleet --data NEW_DIRECTORY`, with"
+    " that archive in its setting `archives`"
+)
 
 
 async def read_manifest(objects: Objects, source: str, catalog: AsyncEngine) -> None:
     """Everything that the manifest of the archive `source` says is in archive.restore_found on return, and nothing else. Raises
     FailedPrecondition: NO_MANIFEST where there is none; UNSAFE_PATH or INVALID_MANIFEST for a record that no deployment of
-    ours writes, by its path."""
+    ours writes, and for two records of one object, by its path."""
     async with transaction(catalog) as connection:
         await connection.execute(delete(FOUND))
     some: list[str] = []
@@ -34,9 +38,9 @@ async def read_manifest(objects: Objects, source: str, catalog: AsyncEngine) -> 
         is_empty = False
         some.append(path)
         if len(some) == _PAGE:
-            await _enter(await _records(objects, source, some), catalog)
+            await _enter(await _records(objects, source, some), source, catalog)
             some.clear()
-    await _enter(await _records(objects, source, some), catalog)
+    await _enter(await _records(objects, source, some), source, catalog)
     if is_empty:
         message = f"the archive {source!r} has no manifest: name the directory that holds {MANIFEST}/ and its objects"
         raise FailedPrecondition(message, reason="NO_MANIFEST", metadata={"source": source})
@@ -94,10 +98,17 @@ async def _record(objects: Objects, source: str, path: str) -> ManifestRow:
     return row
 
 
-async def _enter(rows: Sequence[ManifestRow], catalog: AsyncEngine) -> None:
-    if rows:
-        async with transaction(catalog) as connection:
-            await connection.execute(FOUND.insert(), [{**asdict(row), "region": row.region} for row in rows])
+async def _enter(rows: Sequence[ManifestRow], source: str, catalog: AsyncEngine) -> None:
+    if not rows:
+        return
+    enter = insert(FOUND).on_conflict_do_nothing().returning(FOUND.c.path, FOUND.c.log_id)
+    async with transaction(catalog) as connection:
+        entered = {tuple(row) for row in await connection.execute(enter, [columns_of(row) for row in rows])}
+    for row in rows:
+        if (row.path, row.log_id) not in entered:
+            problem = f"the archive {source!r} has two records of the object {row.path}, one of them {manifest_path(row)}"
+            message = f"{problem}: take away what does not belong to it; nothing was restored"
+            raise FailedPrecondition(message, reason="INVALID_MANIFEST", metadata={"source": source, "path": manifest_path(row)})
 
 
 async def _has_readings(log: Log) -> bool:

@@ -1,11 +1,11 @@
 """Does every object hold what the manifest says, and is there one that the manifest does not know?"""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from archive_svc.manifest import Entry, Manifest, Wanted, check_wanted
+from archive_svc.manifest import Manifest, Wanted, check_wanted
 from archive_svc.manifest_record import DATA, MANIFEST, ManifestRow, day_of, described_by, manifest_path, write_manifest_row
 from archive_svc.pack import unpack
 from archive_svc.put import sha256
@@ -16,7 +16,6 @@ from mesh.shards import first_error
 AT_ONCE = 4
 """Objects in memory at a time."""
 PAGE = 500
-OWN = ""
 _DAY_US = 86_400_000_000
 
 
@@ -39,12 +38,11 @@ class Checked:
 
 
 class Verify:
-    """Reads objects again. `archives`: our own objects (the empty name) and configured archives by name, for rows that were
-    adopted when they were restored."""
+    """Reads our own objects again, those of other archives that were restored here among them: a restore copies them."""
 
-    def __init__(self, manifest: Manifest, archives: Mapping[str, Objects]) -> None:
+    def __init__(self, manifest: Manifest, objects: Objects) -> None:
         self._manifest = manifest
-        self._archives = archives
+        self._objects = objects
 
     async def run(self, wanted: Wanted) -> AsyncGenerator[Checked]:
         """Every wanted row of the manifest by path, and then every object and manifest record of our own that no row names, apart
@@ -54,9 +52,9 @@ class Verify:
         check_wanted(wanted)
         total = await self._manifest.count(wanted)
         checked, after = 0, ""
-        while entries := await self._manifest.entries(wanted, after, PAGE):
-            for start in range(0, len(entries), AT_ONCE):
-                some = entries[start : start + AT_ONCE]
+        while rows := await self._manifest.rows(wanted, after, PAGE):
+            for start in range(0, len(rows), AT_ONCE):
+                some = rows[start : start + AT_ONCE]
                 found = await self._check(some)
                 checked += len(some)
                 total = max(total, checked)  # some were archived meanwhile
@@ -64,39 +62,35 @@ class Verify:
                     yield Checked(checked, total, damaged)
                 if not found:
                     yield Checked(checked, total)
-            after = entries[-1].row.path
+            after = rows[-1].path
         async with aclosing(self._strange(wanted)) as strange:
             async for damaged in strange:
                 yield Checked(checked, total, damaged)
         yield Checked(checked, total)
 
-    async def _check(self, entries: Sequence[Entry]) -> list[Damaged]:
+    async def _check(self, rows: Sequence[ManifestRow]) -> list[Damaged]:
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._problem(entry)) for entry in entries]
+                tasks = [group.create_task(self._problem(row)) for row in rows]
         except BaseExceptionGroup as errors:
             raise first_error(errors) from errors
-        results = zip(entries, (task.result() for task in tasks), strict=True)
-        return [Damaged(entry.row.path, entry.row, problem) for entry, problem in results if problem]
+        results = zip(rows, (task.result() for task in tasks), strict=True)
+        return [Damaged(row.path, row, problem) for row, problem in results if problem]
 
-    async def _problem(self, entry: Entry) -> str:
-        objects = self._archives.get(entry.source)
-        if objects is None:
-            return f"it is in the archive {entry.source!r}, which is not configured: add it to `archives`"
-        row = entry.row
+    async def _problem(self, row: ManifestRow) -> str:
         try:
-            content = await objects.get(row.path)
+            content = await self._objects.get(row.path)
         except NotFound:
             return "the object is missing"
         except InvalidArgument as error:  # a link in its place, a folder
             return error.message
-        return await asyncio.to_thread(compare, row, content) or await _record_problem(objects, row)
+        return await asyncio.to_thread(compare, row, content) or await _record_problem(self._objects, row)
 
     async def _strange(self, wanted: Wanted) -> AsyncGenerator[Damaged]:
         """Objects and manifest records of our own that no row names."""
         for prefix, kind in ((f"{DATA}/", "object"), (f"{MANIFEST}/", "manifest record")):
             some: list[str] = []
-            async for path in self._archives[OWN].list(prefix):
+            async for path in self._objects.list(prefix):
                 if not _within(path, wanted):  # nor what else `manifest` holds: losers, which their names prove
                     continue
                 some.append(path)
@@ -132,9 +126,9 @@ def compare(row: ManifestRow, content: bytes) -> str:
     names = ("reading_count", "first_us", "last_us", "log_id", "topic", "partition")
     wrong = [name for name in names if getattr(held, name) != getattr(row, name)]
     if wrong:
-        return f"its {wrong[0]} is {getattr(held, wrong[0])}, the manifest says {getattr(row, wrong[0])}"
+        return f"its {wrong[0]} is {str(getattr(held, wrong[0]))[:80]}, the manifest says {getattr(row, wrong[0])}"
     if unpacked.region != row.region:
-        return f"its readings are of the region {unpacked.region!r}, its path says {row.region!r}"
+        return f"its readings are of the region {unpacked.region[:80]!r}, its path says {row.region!r}"
     return ""
 
 

@@ -54,6 +54,6 @@ def wire_archive(
     progress = Progress("archive")
     archive = Archive(log, objects, catalog, progress, clock, settings.archive_chunk_s, settings.archive_chunk_readings)
     manifest = Manifest(catalog)
-    restore = Restore(log, objects, archives, catalog, shards)
-    service = ArchiveService(manifest, Verify(manifest, {"": objects, **archives}), restore, settings.unread_s)
+    restore = Restore(log, objects, archives, catalog, shards, clock)
+    service = ArchiveService(manifest, Verify(manifest, objects), restore, settings.unread_s)
     return Archiving(service, Worker(progress, archive.run), archive)

@@ -128,7 +128,8 @@ class Delivery(Protocol):
 
     @property
     def attempt(self) -> int:
-        """1 for the first try."""
+        """1 for the first try, one more after each `retry`; not counted: a worker that left or died. An adapter MAY bury a task
+        with which very many workers died."""
 
     async def done(self) -> None:
         """The task's effect is durable: it never comes again."""

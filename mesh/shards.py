@@ -23,14 +23,16 @@ MOST_AT_ONCE = 8
 CONNECT_TIMEOUT_S = 10
 POOL_TIMEOUT_S = 30
 STATEMENT_TIMEOUT_S = 60
+READ_ONLY = "25006"  # read_only_sql_transaction
 _AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, psycopg.OperationalError, psycopg.InterfaceError)
 _Answer = TypeVar("_Answer")
 
 
-def open_engine(url: str, pool_size: int) -> AsyncEngine:
+def open_engine(url: str, pool_size: int, *, ping: bool = True) -> AsyncEngine:
     """An engine for `postgresql+psycopg://...` that opens nothing yet, and never more than `pool_size` connections. A
-    connection that died in the pool is replaced before use; a connection is waited for up to 30 s, a statement, also for a
-    lock, up to 60 s, and a machine that is gone is noticed within 20 s."""
+    connection that died in the pool is replaced before use, which costs a round trip (`ping`), else after its first error. A
+    connection is waited for up to 30 s, a statement, also for a lock, up to 60 s, and a machine that is gone is noticed within
+    20 s."""
     options = f"-c statement_timeout={round(STATEMENT_TIMEOUT_S * 1000)}"
     gone = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
     return create_async_engine(
@@ -38,7 +40,7 @@ def open_engine(url: str, pool_size: int) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
-        pool_pre_ping=True,
+        pool_pre_ping=ping,
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "options": options, **gone},
     )
 
@@ -54,6 +56,10 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     except _AWAY as error:
         name = engine.url.database
         raise Unavailable(f"database {name} is away: {getattr(error, 'orig', error)}", reason="DATABASE_AWAY") from error
+    except exc.InternalError as error:
+        if getattr(error.orig, "sqlstate", None) == READ_ONLY:  # a standby, or a server that was told so
+            raise Unavailable(f"database {engine.url.database} takes no writes: {error.orig}", reason="DATABASE_AWAY") from error
+        raise
     except exc.DataError as error:
         if getattr(error.orig, "sqlstate", None) is None:  # psycopg's own: it was never sent
             raise InvalidArgument(f"a text that cannot be stored or found: {error.orig}") from error

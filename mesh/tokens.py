@@ -28,8 +28,13 @@ def read_token(kind: str, token: str, field: str) -> dict[str, Any]:
             return dict(content)
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         pass
+    raise not_ours(kind, field)
+
+
+def not_ours(kind: str, field: str) -> InvalidArgument:
+    """What to raise for a token of this field that says nothing that we would have written."""
     problem = f"not a {kind} token of this service: pass it on exactly as it was returned"
-    raise InvalidArgument(f"{field}: {problem}", reason="INVALID_TOKEN", fields={field: problem})
+    return InvalidArgument(f"{field}: {problem}", reason="INVALID_TOKEN", fields={field: problem})
 
 
 def fingerprint(*parts: bytes) -> str:
@@ -51,5 +56,4 @@ def read_position(token: str, log_id: str, field: str) -> dict[tuple[str, int], 
     try:
         return {(str(topic), int(number)): int(offset) for topic, number, offset in content["at"]}
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        problem = "not a position token of this service: pass it on exactly as it was returned"
-        raise InvalidArgument(f"{field}: {problem}", reason="INVALID_TOKEN", fields={field: problem}) from error
+        raise not_ours("position", field) from error

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mesh.errors import TooLarge, Unavailable
+from mesh.pages import page_size, read_cursor, write_cursor
 from mesh.shards import Shards
 from query_svc.aggregate import After, AggregateQuestion, aggregate, check_question
 from query_svc.bulk import stream_readings
@@ -16,7 +17,6 @@ from query_svc.freshness import Freshness, wait_until_readable
 from query_svc.groups import Grouping
 from query_svc.latest import latest
 from query_svc.list_readings import list_readings
-from query_svc.pages import page_size, read_cursor, write_cursor
 from query_svc.places import Places
 from query_svc.recorded import Recorded
 from query_svc.selection import LOWEST_SENSOR, select

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mesh.codec.log_records import Screened, read_screened
-from mesh.codec.stamp import Stamp, read_source, read_stamp
-from mesh.errors import Fault, InvalidArgument
+from mesh.codec.stamp import Stamp, source_of, stamp_of
+from mesh.errors import InvalidArgument
 from mesh.ports import Partition, Stored
 from query_svc.rows import Arrived
 from query_svc.tables import REGION_LENGTH
@@ -27,12 +27,12 @@ class Arrival:
     problem: str = ""
 
 
-def cut(records: Sequence[Stored]) -> Iterator[list[Stored]]:
+def cut(partition: Partition, records: Sequence[Stored]) -> Iterator[list[Stored]]:
     """Runs of at most 50,000 readings by their headers, or of one record."""
     run: list[Stored] = []
     count = 0
     for stored in records:
-        more = _stamp(stored).count
+        more = stamp_of(partition, stored).count
         if run and count + more > MOST_ROWS:
             yield run
             run, count = [], 0
@@ -49,32 +49,14 @@ def read_arrivals(partition: Partition, run: Sequence[Stored]) -> list[Arrival]:
 
 
 def _read(partition: Partition, stored: Stored) -> Arrival:
-    stamp = _stamp(stored)
+    stamp = stamp_of(partition, stored)
     try:
         screened = read_screened(stored.record.value)
     except InvalidArgument as error:
-        return Arrival(stored, stamp, *_source(partition, stored), None, error.message)
+        return Arrival(stored, stamp, *source_of(partition, stored), None, error.message)
     problem = _problem(screened, stamp)
     content = Arrived(stored.offset, stamp, screened.region, screened.source_offset, screened.readings)
     return Arrival(stored, stamp, screened.source_offset, screened.previous_source_offset, None if problem else content, problem)
-
-
-def _stamp(stored: Stored) -> Stamp:
-    try:
-        return read_stamp(stored.record.headers)
-    except ValueError as error:
-        raise Fault(f"headers of screened offset {stored.offset}: {error}") from error
-
-
-def _source(partition: Partition, stored: Stored) -> tuple[int, int]:
-    try:
-        source = read_source(stored.record.headers)
-    except ValueError:
-        source = None
-    if source is None:
-        where = f"{partition.topic}/{partition.number} offset {stored.offset}"
-        raise Fault(f"{where} can be read neither by its value nor by its header `source`")
-    return source
 
 
 def _problem(screened: Screened, stamp: Stamp) -> str:

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mesh import ledger, positions
 from mesh.codec.log_records import Dead, read_dead
-from mesh.codec.stamp import read_stamp
+from mesh.codec.stamp import stamp_of
 from mesh.errors import Fault, InvalidArgument
 from mesh.ports import Assigned, Clock, Consumer, Log, Partition, Records, Revoked, Stored
 from mesh.positions import NO_SLOT, NOWHERE, Position
@@ -100,10 +100,7 @@ class Count:
 
 
 def _count(partition: Partition, stored: Stored) -> _Counts:
-    try:
-        stamp = read_stamp(stored.record.headers)
-    except ValueError as error:
-        raise Fault(f"headers of {partition.topic}/{partition.number} offset {stored.offset}: {error}") from error
+    stamp = stamp_of(partition, stored)
     if partition.topic == REFUSED:
         return Counter({(stamp.gateway_id, stamp.hour_us, ledger.refused(reason)): n for reason, n in stamp.reasons.items()})
     return Counter({(stamp.gateway_id, stamp.hour_us, ledger.ACCEPTED): stamp.count})

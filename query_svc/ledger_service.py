@@ -8,9 +8,10 @@ from waterquality.v1 import ingest_pb2, ledger_pb2, ledger_pb2_grpc
 
 from mesh import ledger
 from mesh.errors import InvalidArgument
+from mesh.pages import page_size, read_cursor, write_cursor
 from mesh.ports import Partition
 from mesh.server import answers
-from mesh.tokens import fingerprint, read_position, read_token, write_token
+from mesh.tokens import fingerprint, read_position
 from mesh.topics import ACCEPTED, BACKFILL, REFUSED
 from query_svc.ledger_answer import Entry, LedgerAnswer, Question
 
@@ -37,7 +38,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         token = ""
         if page.more:
             last = page.entries[-1]
-            token = write_token("ledger", {"of": _filter(request), "after": [last.gateway_id, last.hour_us]})
+            token = write_cursor("ledger", _filter(request), [last.gateway_id, last.hour_us])
         entries = [_entry(entry) for entry in page.entries]
         return ledger_pb2.GetLedgerResponse(entries=entries, next_page_token=token, caught_up=caught_up, balanced=page.balanced)
 
@@ -55,27 +56,19 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
 
 
 def _question(request: ledger_pb2.GetLedgerRequest) -> Question:
-    if request.page_size < 0:
-        raise _wrong("page_size", f"{request.page_size}; from 0 (the usual {USUAL_PAGE}) to {LARGEST_PAGE}")
+    size = page_size(request.page_size, USUAL_PAGE, LARGEST_PAGE)
     if len(request.gateway_ids) > MOST_GATEWAYS:
         raise _wrong("gateway_ids", f"{len(request.gateway_ids)} gateways; at most {MOST_GATEWAYS}, or none for all")
     if any("\0" in gateway_id for gateway_id in request.gateway_ids):
         raise _wrong("gateway_ids", "a NUL character; no gateway has one")
     start_us = _time(request.start_time, "start_time") if request.HasField("start_time") else None
     end_us = _time(request.end_time, "end_time") if request.HasField("end_time") else None
-    after = None
-    if request.page_token:
-        content = read_token("ledger", request.page_token, "page_token")
-        if content.get("of") != _filter(request):
-            problem = "a token of another question: ask with the same filter, or without a token"
-            raise InvalidArgument(f"page_token: {problem}", reason="QUESTION_CHANGED", fields={"page_token": problem})
-        after = _after(content.get("after"))
     return Question(
         gateway_ids=tuple(request.gateway_ids),
         start_us=start_us,
         end_us=end_us,
-        page_size=min(request.page_size or USUAL_PAGE, LARGEST_PAGE),
-        after=after,
+        page_size=size,
+        after=read_cursor("ledger", _filter(request), request.page_token, [str, int]),
     )
 
 
@@ -86,13 +79,6 @@ def _filter(request: ledger_pb2.GetLedgerRequest) -> str:
         if request.HasField(name):
             getattr(asked, name).CopyFrom(getattr(request, name))
     return fingerprint(b"ledger", asked.SerializeToString(deterministic=True))
-
-
-def _after(cursor: object) -> tuple[str, int]:
-    match cursor:
-        case [str(gateway_id), int(hour_us)] if _FIRST_US <= hour_us <= _LAST_US and "\0" not in gateway_id:
-            return gateway_id, hour_us
-    raise _wrong("page_token", "not a ledger token of this service: pass it on exactly as it was returned")
 
 
 def _wait_s(request: ledger_pb2.GetLedgerRequest) -> float:

@@ -1,20 +1,25 @@
 """The arrow `export`: readings that lost against another of the same sensor and time, from the shards into objects beside the
 manifest, so that a restore elsewhere can leave them out (law 5)."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from mesh.codec.conflicts import write_conflicts
-from mesh.errors import Unavailable
+from mesh import positions
+from mesh.codec.conflicts import MOST_LINES, conflicts_folder, read_conflicts_path, write_conflicts
+from mesh.codec.conflicts_told import Told, read_told, told_folder, write_told
+from mesh.errors import InvalidArgument, NotFound, Unavailable
 from mesh.ports import Clock, Objects
 from mesh.shards import Shards, transaction
 from mesh.stages import Progress
+from query_svc.record import STAGE as RECORD
+from query_svc.record import TOPICS
 from query_svc.tables import VALUE_COLUMNS
 
-MOST_LINES = 10_000
 _log = structlog.get_logger()
 
 
@@ -29,16 +34,29 @@ class _Cut:
     cut_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """How far every slot of a shard was recorded at a moment, and the last row that it had then."""
+
+    until: Mapping[tuple[str, int], int]
+    by: str
+    id: int
+
+
 class LosersExport:
     """Follows `conflicting_readings` of every shard. Each object has the next rows in the order (transaction, id), at most
     10,000, and only of transactions before which none is running: so no row that commits late is ever passed over.
 
     Where an object ends is stored in its shard before the put, and the position behind it after the put; both never change
-    afterwards. So a retry after a crash puts the same object, and two workers do no harm.
+    afterwards. So a retry after a crash puts the same object, and two workers do no harm. A shard that was lost and made anew
+    goes on behind the lines that its objects have.
+
+    Then it tells, in an object beside those, how far they tell everything: up to where the shard had recorded before the last of
+    them was cut. By that a restore knows whether the losers of an object are known.
     """
 
     def __init__(
-        self, shards: Shards, objects: Objects, log_id: str, clock: Clock, progress: Progress, every_s: float = 10.0
+        self, shards: Shards, objects: Objects, log_id: str, clock: Clock, progress: Progress, every_s: float = 5.0
     ) -> None:
         self._shards = shards
         self._objects = objects
@@ -46,6 +64,8 @@ class LosersExport:
         self._clock = clock
         self._progress = progress
         self._every_s = every_s
+        self._owning = [shard for shard in range(len(shards.engines)) if shards.slots_of_shard(shard)]
+        self._told: dict[int, str] = {}
 
     async def run(self) -> None:
         """Exports what is there every `every_s`, until cancelled, at any moment. A shard that is away is left for later; any
@@ -58,10 +78,13 @@ class LosersExport:
         """Everything that was committed in the shards that are there is in objects on return, unless an older transaction was
         still running; how many readings that were."""
         exported, problem = 0, ""
-        for shard, engine in enumerate(self._shards.engines):
+        for shard in self._owning:
+            engine = self._shards.engines[shard]
             try:
+                recorded = await self._recorded(shard, engine)
                 while count := await self._export_one(shard, engine):
                     exported += count
+                await self._tell(shard, engine, recorded)
             except Unavailable as error:
                 problem = f"conflicting readings of shard {shard} are not exported: {error.message}"
                 _log.warning("conflicting readings not exported", shard=shard, problem=error.message)
@@ -71,8 +94,8 @@ class LosersExport:
 
     async def _export_one(self, shard: int, engine: AsyncEngine) -> int:
         """The next object of a shard is put on return; how many readings it has, 0: there were none."""
+        await self._begin(shard, engine)
         async with transaction(engine) as connection:
-            await connection.execute(text(_BEGIN), {"log_id": self._log_id})
             await connection.execute(text(_FIX), {"log_id": self._log_id, "most": MOST_LINES})
             found = (await connection.execute(text(_CUT), {"log_id": self._log_id})).one()
         if found.cut_id is None:
@@ -87,8 +110,57 @@ class LosersExport:
             await connection.execute(text(_PASS), place | {"before": cut.count, "lines": len(lines)})
         return len(lines)
 
+    async def _begin(self, shard: int, engine: AsyncEngine) -> None:
+        """The shard has a position on return: at first none of its rows is exported, but objects may be there."""
+        async with transaction(engine) as connection:
+            if (await connection.execute(text(_BEGUN), {"log_id": self._log_id})).first():
+                return
+        count = 0
+        async for path in self._objects.list(f"{conflicts_folder(self._log_id)}{shard}/"):
+            of = read_conflicts_path(path)
+            count = max(count, of.first + of.count) if of else count
+        async with transaction(engine) as connection:
+            await connection.execute(text(_BEGIN), {"log_id": self._log_id, "count": count})
 
-_BEGIN = "INSERT INTO conflicts_exported (log_id) VALUES (:log_id) ON CONFLICT DO NOTHING"
+    async def _recorded(self, shard: int, engine: AsyncEngine) -> _Recorded:
+        async with transaction(engine) as connection:
+            slots = self._shards.slots_of_shard(shard)
+            found = await positions.lowest(connection, RECORD, self._log_id, TOPICS, slots)
+            newest = (await connection.execute(text(_NEWEST), {"log_id": self._log_id})).first()
+        until = {(partition.topic, partition.number): position.offset for partition, position in found.items()}
+        return _Recorded(until, *(newest or ("0", 0)))
+
+    async def _tell(self, shard: int, engine: AsyncEngine, recorded: _Recorded) -> None:
+        """What was recorded before the export began is told of on return, unless rows of it could not be exported yet."""
+        place = {"log_id": self._log_id, "by": recorded.by, "id": recorded.id}
+        async with transaction(engine) as connection:
+            count = (await connection.execute(text(_EXPORTED), place)).scalar_one_or_none()
+        if count is None:
+            return
+        told = Told(self._log_id, shard, len(self._owning), count, recorded.until)
+        path, content = write_told(told)
+        if self._told.get(shard) == path:
+            return
+        await self._objects.put(path, content)
+        async for other in self._objects.list(told_folder(self._log_id, shard)):
+            with suppress(NotFound, InvalidArgument):
+                if other != path and read_told(other, await self._objects.get(other)).says_no_more_than(told):
+                    await self._objects.delete(other)
+        self._told[shard] = path
+
+
+_BEGUN = "SELECT 1 FROM conflicts_exported WHERE log_id = :log_id"
+
+_BEGIN = "INSERT INTO conflicts_exported (log_id, count) VALUES (:log_id, :count) ON CONFLICT DO NOTHING"
+
+_NEWEST = """
+SELECT CAST(written_by AS text), id FROM conflicting_readings WHERE log_id = :log_id ORDER BY written_by DESC, id DESC LIMIT 1
+"""
+
+_EXPORTED = """
+SELECT count FROM conflicts_exported
+WHERE log_id = :log_id AND (written_by, id) >= (CAST(CAST(:by AS text) AS xid8), CAST(:id AS bigint))
+"""
 
 _FIX = """
 UPDATE conflicts_exported AS e SET (cut_by, cut_id) = (

@@ -83,7 +83,7 @@ class Record:
         while True:
             event = await consumer.next(1.0)
             if isinstance(event, Records):
-                for run in cut(event.records):
+                for run in cut(event.partition, event.records):
                     flush = await self._prepare(event.partition, had[event.partition], run)
                     await writing
                     writing = group.create_task(self._write(flush))

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mesh.codec.catalog import SENSOR_FIELDS
 from mesh.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from mesh.pages import page_size, read_cursor, write_cursor
 from mesh.ports import Clock
 from mesh.shards import transaction
 from mesh.tokens import fingerprint
@@ -19,7 +20,6 @@ from query_svc.catalog_change import Requests, check_etag, masked, new_version, 
 from query_svc.catalog_checks import IN_SERVICE, STATES, check_sensor
 from query_svc.catalog_tables import SENSORS, SITES
 from query_svc.filters import MOST_SITES
-from query_svc.pages import page_size, read_cursor, write_cursor
 from water.parameter import PARAMETERS
 from water.sites import Sensor
 

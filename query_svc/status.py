@@ -25,7 +25,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
     "count": (*_LANES, REFUSED, DEAD),
     "screen": _LANES,
     "record": _SCREENED,
-    "sight": _SCREENED,
+    "sight": (*_SCREENED, RESTORED),
 }
 """The stages that bring a reading to the shards, in the order of the pipeline, and the topics that each reads."""
 
@@ -33,13 +33,18 @@ EVERY_STAGE: Mapping[str, tuple[str, ...]] = {
     **SOURCES,
     "archive": _SCREENED,
     "publish": (*_SCREENED, SILENCE),
+    "silence": (SCREENED,),
     "record_restored": (RESTORED,),
+    "losers_export": (),
+    "board": (),
     "raise_alert": (),
     "notify": (),
+    "retain": (),
 }
-"""And those that archive and alert."""
+"""And those that archive, alert, show and trim."""
 
 _IN_CATALOG = ("count", "sight", "archive", "publish")
+_BY_THEIR_WORD = ("record", "record_restored", "silence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,8 @@ class PipelineStatus:
         clock: Clock,
         sources: Mapping[str, tuple[str, ...]] = SOURCES,
     ) -> None:
-        """`sources`: the stages that this deployment has, and the topics that each reads."""
+        """`sources`: the stages that this deployment has, and the topics that each reads. Others show only while they tell of a
+        problem."""
         self._log = log
         self._sources = sources
         self._catalog = catalog
@@ -98,7 +104,7 @@ class PipelineStatus:
             heard = await stages.read(connection)
         nexts = {stage: await self._catalog_nexts(stage) for stage in _IN_CATALOG if stage in self._sources}
         nexts["screen"] = await self._screen_nexts(heard, ends)
-        nexts |= {stage: told(heard, stage) for stage in ("record", "record_restored")}
+        nexts |= {stage: told(heard, stage) for stage in _BY_THEIR_WORD}
         ages, away = Ages(self._log, now_us), ""
         readable_us: int | None = None
         try:
@@ -116,6 +122,8 @@ class PipelineStatus:
             backlog = sum(ends[partition].next - offset for partition, offset in places.items())
             rate = sum(beat.rate_per_s for beat in beats[stage] if not _stale(beat, now_us))
             found.append(StageStatus(stage, backlog, await ages.oldest_us(places), rate, problems[stage]))
+        others = {beat.stage: beat for beat in heard if beat.stage not in self._sources and beat.problem}
+        found += [StageStatus(beat.stage, 0, 0, beat.rate_per_s, beat.problem) for beat in others.values()]
         return Status(tuple(found), readable_us)
 
     async def _catalog_nexts(self, stage: str) -> Nexts:

@@ -64,6 +64,7 @@ class Querying:
     publisher: Publisher
     status: PipelineStatus
     answer: LedgerAnswer
+    losers: LosersExport
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Makes the server answer for the three services."""
@@ -108,6 +109,7 @@ def wire_query(
     places = Places(catalog)
     status = PipelineStatus(log, catalog, shards, recorded, clock, EVERY_STAGE)
     answer = LedgerAnswer(log, catalog, shards, recorded, clock, archived=True)
+    losers = LosersExport(shards, objects, log.log_id, clock, exporting)
     return Querying(
         query=QueryService(Answer(reads, places, recorded, log.log_id), places, watch, status, clock, settings.unread_s),
         catalog=CatalogService(Sites(catalog, clock), Sensors(catalog, clock)),
@@ -118,7 +120,7 @@ def wire_query(
             Worker(sight, Sight(log, catalog, sight).run),
             Worker(boarding, Board(exchange, watch, worker, boarding).run),
             Worker(restoring, RecordRestored(log, shards, restoring).run),
-            Worker(exporting, LosersExport(shards, objects, log.log_id, clock, exporting).run),
+            Worker(exporting, losers.run),
             Worker(retaining, retain.run),
             Worker(contexts, publisher.run),
         ),
@@ -126,4 +128,5 @@ def wire_query(
         publisher=publisher,
         status=status,
         answer=answer,
+        losers=losers,
     )

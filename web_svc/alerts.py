@@ -115,7 +115,6 @@ def _evidence(evidence: alert_pb2.Evidence) -> dict[str, object]:
         "value": rounded(evidence.value, evidence.parameter),
         "expected": rounded(evidence.expected, evidence.parameter),
         "score": rounded(evidence.score, 0),
-        "per_hour": evidence.test == "rate",
         "test": evidence.test,
     }
 

@@ -47,12 +47,12 @@ class Live:
         self.series = ChartSeries(query, readings.newest_us, clock)
         self.board.put(Part.ABOUT, {"words": about()})
         self._sources = (
-            Source("sensors", places.follow, self.board),
-            Source("readings", readings.follow, self.board),
-            Source("stored readings", readings.follow_stored, self.board),
-            Source("alerts", self.alerts.follow, self.board),
-            Source("pipeline", Pipeline(query, self.board, clock).follow, self.board),
-            Source("ledger", LedgerTotals(ledger, self.board, clock).follow, self.board),
+            Source("sensors", places.follow, self.board, clock),
+            Source("readings", readings.follow, self.board, clock),
+            Source("stored readings", readings.follow_stored, self.board, clock),
+            Source("alerts", self.alerts.follow, self.board, clock),
+            Source("pipeline", Pipeline(query, self.board, clock).follow, self.board, clock),
+            Source("ledger", LedgerTotals(ledger, self.board, clock).follow, self.board, clock),
         )
 
     async def run(self) -> None:

@@ -6,11 +6,14 @@ from collections.abc import Awaitable, Callable
 import grpc
 
 from mesh.errors import Unavailable, Unsupported, WaterError, from_rpc
+from mesh.ports import Clock
 from mesh.run import Worker
 from mesh.stages import Progress
 from web_svc.board import Board, Part
 
 CALL_S = 10.0
+CLOSING_S = 5.0
+_CLOSING = "CLOSING"
 _FROM_GRPC_ITSELF = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 Say = Callable[[str], None]
 
@@ -19,10 +22,11 @@ class Source:
     """Its entry on the board has the problem in words, empty while all is well. `follow` follows for ever; it is given a function
     by which it says that it follows, or what keeps it from that."""
 
-    def __init__(self, name: str, follow: Callable[[Say], Awaitable[None]], board: Board) -> None:
+    def __init__(self, name: str, follow: Callable[[Say], Awaitable[None]], board: Board, clock: Clock) -> None:
         self._name = name
         self._follow = follow
         self._board = board
+        self._clock = clock
         self.say("connecting")
 
     def worker(self) -> Worker:
@@ -39,6 +43,8 @@ class Source:
         except grpc.RpcError as error:
             failure = from_rpc(error)
             self.say(in_words(failure))
+            if failure.reason == _CLOSING:  # on purpose, no failure: often this process stops, too
+                await self._clock.sleep(CLOSING_S)
             raise failure from None
         except WaterError as error:
             self.say(in_words(error))
@@ -55,6 +61,8 @@ def in_words(error: WaterError) -> str:
     match error:
         case Unsupported():
             return "not served"
+        case Unavailable() if error.reason == _CLOSING:
+            return "the services stop; trying again"
         case Unavailable() if error.reason in _FROM_GRPC_ITSELF:
             return "the services do not answer; trying again"
         case _:

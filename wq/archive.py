@@ -112,7 +112,12 @@ def restore(
 ) -> None:
     """Puts archived readings back, with the flags they had; what is there already is left alone.
 
-    Ctrl-C stops it, and repeating it is safe. The archive of another deployment can be restored only into an empty one.
+    Ctrl-C stops it, and repeating it is safe. The archive of another deployment can be restored only into an empty one: `wq up
+    --no-fleet` on a new data directory.
+
+    A reading that lost against another of the same sensor and time stays out. An archive tells which ones did some seconds after
+    its objects, so this waits up to 30 s for it. What it was not told of then (the archive's deployment ended before) is put back
+    last, and counted.
 
     Examples:
 
@@ -137,6 +142,9 @@ def restore(
     else:
         rest = "[green]all of them can be read[/]" if readable else "they are still being recorded (`wq status`)"
         show(f"{count(last.restored_count)} readings put back; {rest}")
+        if last.unproven_count:
+            unproven = f"{count(last.unproven_count)} of them were archived before it was told which ones had lost"
+            show(f"[yellow]{unproven}: where their keys conflict, the wrong one may stand[/] (`wq archive restore --help`)")
 
 
 def _filter(region: list[str] | None, start: str | None, end: str | None) -> pb.ArchiveFilter:

@@ -40,6 +40,7 @@ _log = structlog.get_logger()
 CATALOG = "catalog"
 SHARDS = ("shard_0", "shard_1")
 CATALOG_CONNECTIONS = 12
+URGENT_CONNECTIONS = 2
 SHARD_CONNECTIONS = 5
 READ_CONNECTIONS = 8  # of their own: queries, however many, never keep the recorder waiting
 SERVICES = (ingest_service.NAME, *query_wiring.SERVICES, *alert_wiring.SERVICES, *archive_wiring.SERVICES)
@@ -56,6 +57,7 @@ class System:
     target: str
     metrics_address: str
     page_address: str
+    pages: AsyncExitStack
     databases: tuple[AsyncEngine, ...]
     server: Server
     accepting: Accepting
@@ -67,9 +69,10 @@ class System:
     clock: Clock
 
     async def drain(self, within_s: float) -> bool:
-        """Law 14: says NOT_SERVING and `closing`, lets streams and open calls end, takes no more, and lets the stages catch up;
-        whether they did within the time."""
+        """Law 14: closes the dashboard, says NOT_SERVING and `closing`, lets streams and open calls end, takes no more, and lets
+        the stages catch up; whether they did within the time."""
         deadline_us = self.clock.now_us() + round(within_s * 1e6)
+        await self.pages.aclose()
         await self.server.set_not_serving()
         self.querying.watch.close()
         self.alerting.watch.close()
@@ -78,6 +81,7 @@ class System:
         await self.server.stop(min(OPEN_CALLS_S, within_s / 4))
         try:
             caught_up = await self.querying.answer.caught_up({}, max(0.0, (deadline_us - self.clock.now_us()) / 1e6))
+            await self.querying.losers.export()
         except Unavailable as error:
             _log.warning("stages cannot finish", problem=error.message)
             return False
@@ -99,10 +103,12 @@ async def running_system(settings: Settings, data: DataDirectory, clock: Clock) 
 
 @dataclass(frozen=True, slots=True)
 class _Ground:
-    """What every service stands on: the database, and the ports on it. `reads` are the shards by connections of their own."""
+    """What every service stands on: the database, and the ports on it. `reads` are the shards by connections of their own,
+    `urgent` is the catalog by those of the alarms."""
 
     postgres: EmbeddedPostgres
     catalog: AsyncEngine
+    urgent: AsyncEngine
     shards: Shards
     reads: Shards
     log: Log
@@ -122,7 +128,7 @@ async def _start(stack: AsyncExitStack, settings: Settings, data: DataDirectory,
 
     accepting = wire_accept(settings, log, clock)
     querying = wire_query(settings, log, exchange, objects, catalog, shards, ground.reads, clock, WORKER)
-    alerting = wire_alert(settings, log, exchange, objects, catalog, clock, WORKER)
+    alerting = wire_alert(settings, log, exchange, objects, catalog, ground.urgent, clock, WORKER)
     packed = DirectoryObjects(data.objects, stack.enter_context(ThreadPoolExecutor(DISK_THREADS, "archive")))
     archiving = wire_archive(settings, log, packed, archives, catalog, shards, clock)
     await alerting.publisher.publish_pending()
@@ -152,11 +158,14 @@ async def _start(stack: AsyncExitStack, settings: Settings, data: DataDirectory,
     stack.push_async_callback(server.stop, 0.0)
     await server.set_serving(SERVICES)
     served, http = target(settings.host, server.port), target(settings.host, http_port)
-    page = await stack.enter_async_context(serving_web(served, settings.host, settings.web_port, clock))
+    pages = await stack.enter_async_context(AsyncExitStack())
+    page = await pages.enter_async_context(serving_web(served, settings.host, settings.web_port, clock))
     write_endpoint(data.endpoint, served, http, page)
     stack.callback(data.endpoint.unlink, missing_ok=True)
     databases = (catalog, *shards.engines)
-    return System(served, http, page, databases, server, accepting, querying, alerting, archiving, database, metrics, clock)
+    return System(
+        served, http, page, pages, databases, server, accepting, querying, alerting, archiving, database, metrics, clock
+    )
 
 
 async def _prepare(stack: AsyncExitStack, settings: Settings, data: DataDirectory, clock: Clock) -> _Ground:
@@ -167,11 +176,12 @@ async def _prepare(stack: AsyncExitStack, settings: Settings, data: DataDirector
     for name in (CATALOG, *SHARDS):
         await postgres.create_database(name)
     catalog = open_engine(postgres.url(CATALOG), CATALOG_CONNECTIONS)
+    urgent = open_engine(postgres.url(CATALOG), URGENT_CONNECTIONS, ping=False)
     shards, reads = (
         spread(settings.slots, tuple(open_engine(postgres.url(name), connections) for name in SHARDS))
         for connections in (SHARD_CONNECTIONS, READ_CONNECTIONS)
     )
-    for engine in (catalog, *shards.engines, *reads.engines):
+    for engine in (catalog, urgent, *shards.engines, *reads.engines):
         stack.push_async_callback(engine.dispose)
     await query_wiring.create_tables(catalog, shards)
     await create_ingest_tables(catalog)
@@ -180,7 +190,7 @@ async def _prepare(stack: AsyncExitStack, settings: Settings, data: DataDirector
     log = await stack.enter_async_context(open_postgres_log(postgres.url(CATALOG), settings.partitions, clock))
     exchange = await stack.enter_async_context(open_postgres_exchange(postgres.url(CATALOG), clock))
     disk = stack.enter_context(ThreadPoolExecutor(DISK_THREADS, "objects"))
-    return _Ground(postgres, catalog, shards, reads, log, exchange, DirectoryObjects(data.objects, disk))
+    return _Ground(postgres, catalog, urgent, shards, reads, log, exchange, DirectoryObjects(data.objects, disk))
 
 
 async def _run(

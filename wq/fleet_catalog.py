@@ -13,7 +13,7 @@ from mesh.errors import AlreadyExists, from_rpc
 from mesh.shards import first_error
 from wq.connect import CALL_S, open_aio_channel
 from wq.fleet_sensors import Fleet, Place
-from wq.fleet_water import INDUSTRIAL, MUNICIPAL, NATURAL
+from wq.fleet_water import INDUSTRIAL, MUNICIPAL, NATURAL, measured_by
 
 MOST_SENSORS = 2_000
 _AT_ONCE = 8
@@ -53,6 +53,7 @@ def _sensor(fleet: Fleet, place: Place, within_site: int) -> pb.Sensor:
         sensor_id=place.sensor_id,
         site_id=_site_id(fleet.settings.name, place),
         name=f"{_KINDS[place.kind][2]} {place.site + 1}, sonde {within_site + 1}",
+        parameters=[parameter.number for parameter in measured_by(place.kind)],  # type: ignore[misc]
         expected_period_s=fleet.settings.period_s,
     )
 

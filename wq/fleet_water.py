@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from water.parameter import BY_COLUMN, PARAMETERS
+from water.parameter import BY_COLUMN, PARAMETERS, Parameter
 
 NATURAL, MUNICIPAL, INDUSTRIAL = 0, 1, 2
 HOUR_US = 3_600_000_000
@@ -70,6 +70,12 @@ def values_at(spots: Spots, seed: int) -> Floats:
     values[TURBIDITY] = np.maximum(values[TURBIDITY], 0.05)
     values[DISINFECTANT] = np.maximum(values[DISINFECTANT], 0.0)
     return values
+
+
+def measured_by(kind: int) -> tuple[Parameter, ...]:
+    """What a sensor in water of this kind has probes for."""
+    of_plants = (DISINFECTANT, REDOX, FLOW)
+    return tuple(parameter for row, parameter in enumerate(PARAMETERS) if kind == MUNICIPAL or row not in of_plants)
 
 
 def round_to_resolution(values: Floats) -> NDArray[np.float32]:

@@ -114,9 +114,13 @@ def set_rule(
 ) -> None:
     """A new rule; of one that exists, what is given is changed and nothing else.
 
-    Examples: wq rules set weir-turbidity --parameter turbidity --upper 5 --deadband 0.5 --on-delay 60s --site weir --severity 4
-    --citation "permit 12/345"; wq rules set fast-ph --parameter ph --statistic rate --lower -1 --upper 1;
-    wq rules set municipal-ph --disable
+    Examples:
+
+      wq rules set weir-turbidity --parameter turbidity --upper 5 --deadband 0.5 --on-delay 60s --site weir --severity 4
+
+      wq rules set fast-ph --parameter ph --statistic rate --lower -1 --upper 1 --citation "permit 12/345"
+
+      wq rules set municipal-ph --disable
     """
     given: dict[str, Any] = {
         "parameter": None if parameter is None else parameter_number(parameter),

@@ -48,7 +48,7 @@ def alert_table(alert: pb.Alert, now_us: int) -> Table:
         ("region", alert.region),
         ("gateway", alert.gateway_id),
         ("rule", alert.rule_id),
-        ("contaminant", alert.contaminant_type),
+        ("contaminant", "" if alert.contaminant_type == "unknown" else alert.contaminant_type),
         ("began", _moment(alert.raised_time.ToMicroseconds(), now_us)),
         ("last seen", _moment(alert.last_seen_time.ToMicroseconds(), now_us)),
         ("ended", _moment(cleared.ToMicroseconds(), now_us) if cleared else "not yet"),

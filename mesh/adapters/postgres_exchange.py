@@ -1,8 +1,9 @@
 """The embedded Exchange: the port on tables of one PostgreSQL database, put together from its parts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 from mesh.adapters.postgres_connections import Connections, connections, conninfo_of
 from mesh.adapters.postgres_exchange_follow import Follower, end_of_medium, publish_medium
@@ -14,6 +15,7 @@ from mesh.ports import Clock, Delivery, Priority
 
 BODY_LIMIT_BYTES = 4 * 2**20
 ATTEMPT_LIMIT = 5
+DEATH_LIMIT = 20
 DEAD_LIMIT = 10_000
 DEPTH_LIMIT = 100_000
 _CHANNEL = "wq_exchange"
@@ -56,11 +58,13 @@ class PostgresExchange:
         self._medium = medium
         self._notices = notices
         self._bells = bells
-        self._depth_at_s = dict.fromkeys(queues, 0.0)
         self._is_full = dict.fromkeys(queues, False)
+        self._published = asyncio.Event()
+        self._published.set()
 
     async def publish(self, priority: Priority, body: bytes, severity: int = 0) -> None:
-        """As the port says; a body has at most 4 MiB. A queue of 100,000 takes no more: Unavailable (QUEUE_FULL)."""
+        """As the port says; a body has at most 4 MiB. A queue of 100,000 takes no more, within a second or two: Unavailable
+        (QUEUE_FULL)."""
         if not 0 <= severity <= 5:
             raise InvalidArgument(f"a severity of {severity} does not exist: 0 to 5")
         if len(body) > BODY_LIMIT_BYTES:
@@ -68,7 +72,11 @@ class PostgresExchange:
         if priority == Priority.MEDIUM:
             await publish_medium(self._medium, body)
         else:
-            await self._check_depth(priority)
+            self._published.set()
+            if self._is_full[priority]:
+                raise Unavailable(
+                    f"the queue of {priority.name} tasks holds {DEPTH_LIMIT}: its workers are behind", reason="QUEUE_FULL"
+                )
             await self._queues[priority].database.fetch(_PUBLISH, (int(priority), severity, body))
         self._bells.hear(priority.name)
         self._notices.tell(priority.name, priority.name)
@@ -91,33 +99,52 @@ class PostgresExchange:
         with self._bells.waiting(Priority.MEDIUM) as news:
             yield Follower(self._medium, await end_of_medium(self._medium), limit, news)
 
-    async def _check_depth(self, priority: Priority) -> None:
-        now_s = asyncio.get_running_loop().time()
-        if now_s >= self._depth_at_s[priority]:
-            self._depth_at_s[priority] = now_s + _DEPTH_CHECK_S
-            ((depth,),) = await self._queues[priority].database.fetch(_DEPTH, (int(priority), DEPTH_LIMIT))
-            self._is_full[priority] = depth >= DEPTH_LIMIT
-        if self._is_full[priority]:
-            raise Unavailable(
-                f"the queue of {priority.name} tasks holds {DEPTH_LIMIT}: its workers are behind", reason="QUEUE_FULL"
-            )
+    async def measure(self) -> None:
+        """Until cancelled: looks once a second how many tasks wait, while somebody publishes. Nobody waits for it."""
+        while True:
+            await self._published.wait()
+            self._published.clear()
+            for priority in self._queues:
+                with suppress(Unavailable):
+                    ((depth,),) = await self._medium.fetch(_DEPTH, (int(priority), DEPTH_LIMIT))
+                    self._is_full[priority] = depth >= DEPTH_LIMIT
+            await asyncio.sleep(_DEPTH_CHECK_S)
 
 
 @asynccontextmanager
 async def open_postgres_exchange(
-    url: str, clock: Clock, *, attempt_limit: int = ATTEMPT_LIMIT, dead_limit: int = DEAD_LIMIT
+    url: str,
+    clock: Clock,
+    *,
+    attempt_limit: int = ATTEMPT_LIMIT,
+    death_limit: int = DEATH_LIMIT,
+    dead_limit: int = DEAD_LIMIT,
 ) -> AsyncIterator[PostgresExchange]:
-    """The exchange in the database of this SQLAlchemy URL, its tables made when they are missing. `attempt_limit`: tries that
-    a task has before it becomes a dead letter; `dead_limit`: dead letters that are kept, the newest. Raises Unavailable."""
+    """The exchange in the database of this SQLAlchemy URL, its tables made when they are missing. A task becomes a dead letter
+    after `attempt_limit` tries, or when `death_limit` workers died with it; `dead_limit`: dead letters that are kept, the
+    newest. Raises Unavailable."""
     conninfo = conninfo_of(url)
     async with AsyncExitStack() as stack:
         high, medium, low = [await stack.enter_async_context(connections(conninfo, _CONNECTIONS)) for _ in range(3)]
         await make_exchange(medium)
         queues = {
-            priority: Queue(database, conninfo, clock, priority, attempt_limit, dead_limit)
+            priority: Queue(database, conninfo, clock, priority, attempt_limit, death_limit, dead_limit)
             for priority, database in ((Priority.HIGH, high), (Priority.LOW, low))
         }
         bells = Bells()
         notices = Notices(conninfo, medium, _CHANNEL, bells.hear)
         await stack.enter_async_context(listening(notices))
-        yield PostgresExchange(queues, medium, notices, bells)
+        exchange = PostgresExchange(queues, medium, notices, bells)
+        await stack.enter_async_context(_beside(exchange.measure()))
+        yield exchange
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs it while the body runs."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

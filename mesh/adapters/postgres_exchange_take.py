@@ -22,27 +22,36 @@ _LEAVE_S = 2.0
 _PROBLEM_LIMIT = 1000
 _TAKER_BASE = 0x57_52 << 40
 
+# To take again what was taken is no harm. Plans are made while the queue is short and used when it is long: by index, always.
+_LIKE_A_QUEUE = """
+SELECT set_config(name, 'off', false)
+FROM unnest(ARRAY['synchronous_commit', 'enable_seqscan', 'enable_bitmapscan', 'enable_sort']) AS name
+"""
 _JOIN = "SELECT id, pg_advisory_lock(%s + id) FROM nextval('exchange.taker_ids') AS id"
 _TAKE = """
-UPDATE exchange.tasks SET holder = %(holder)s, attempt = attempt + 1 WHERE task_id = (
+UPDATE exchange.tasks SET holder = %(holder)s WHERE task_id = (
     SELECT task_id FROM exchange.tasks WHERE holder IS NULL AND priority = %(priority)s AND not_before_us <= %(now_us)s
     ORDER BY severity DESC, task_id LIMIT 1 FOR UPDATE SKIP LOCKED)
-RETURNING task_id, attempt, body
+RETURNING task_id, attempt + 1, deaths, body
 """
 _FREE_THE_DEAD = """
-UPDATE exchange.tasks SET holder = NULL WHERE holder IN (
+UPDATE exchange.tasks SET holder = NULL, deaths = deaths + 1 WHERE holder IN (
     SELECT holder FROM (SELECT DISTINCT holder FROM exchange.tasks WHERE holder IS NOT NULL AND holder <> %s) AS others
     WHERE pg_try_advisory_xact_lock_shared(%s + holder))
 """
 _FREE_MINE = "UPDATE exchange.tasks SET holder = NULL WHERE holder = %s"
-_DONE = "DELETE FROM exchange.tasks WHERE task_id = %s"
-_RETRY = "UPDATE exchange.tasks SET holder = NULL, not_before_us = %s WHERE task_id = %s AND holder = %s"
+# This does not wait for the disk: where the machine crashes in that moment the task comes again, which is no harm.
+_QUICK = "set_config('synchronous_commit', 'off', true) IS NOT NULL"
+_DONE = f"DELETE FROM exchange.tasks WHERE task_id = %s AND {_QUICK}"
+_RETRY = """
+UPDATE exchange.tasks SET holder = NULL, attempt = attempt + 1, not_before_us = %s WHERE task_id = %s AND holder = %s
+"""
 _BURY = """
 WITH gone AS (
     DELETE FROM exchange.tasks WHERE task_id = %s AND holder = %s RETURNING task_id, priority, severity, attempt, body
 ), buried AS (
     INSERT INTO exchange.dead_tasks (task_id, priority, severity, attempt, buried_at_us, problem, body)
-    SELECT task_id, priority, severity, attempt, %s, %s, body FROM gone RETURNING dead_id
+    SELECT task_id, priority, severity, attempt + 1, %s, %s, body FROM gone RETURNING dead_id
 )
 DELETE FROM exchange.dead_tasks WHERE dead_id <= (SELECT max(dead_id) FROM buried) - %s
 """
@@ -50,13 +59,15 @@ DELETE FROM exchange.dead_tasks WHERE dead_id <= (SELECT max(dead_id) FROM burie
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """One shared queue. `attempt_limit`: tries that a task has; `dead_limit`: dead letters that are kept, the newest."""
+    """One shared queue. `attempt_limit`: tries that a task has; `death_limit`: workers that may go away without a word while they
+    have it, tried or not; `dead_limit`: dead letters that are kept, the newest."""
 
     database: Connections
     conninfo: str
     clock: Clock
     priority: Priority
     attempt_limit: int
+    death_limit: int
     dead_limit: int
 
     async def bury(self, task_id: int, holder: int, problem: str) -> None:
@@ -139,13 +150,13 @@ class Taker:
             raise
 
     async def leave(self) -> None:
-        """What is unsettled comes again, to others; at most 2 s."""
+        """What is unsettled comes again, to others, and nothing of it is counted; at most 2 s."""
         session, self._session = self._session, None
         if session is None:
             return
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(_LEAVE_S):
-                await fetch(session, _FREE_MINE, (self._holder,))
+                await self._queue.database.fetch(_FREE_MINE, (self._holder,))  # ours may be broken, by being cancelled
         await session.close()
 
     async def _take(self) -> Delivery | None:
@@ -156,10 +167,10 @@ class Taker:
             await fetch(session, _FREE_THE_DEAD, (self._holder, _TAKER_BASE))
         wanted = {"holder": self._holder, "priority": int(self._queue.priority), "now_us": self._queue.clock.now_us()}
         while rows := await fetch(session, _TAKE, wanted):
-            ((task_id, attempt, body),) = rows
-            if attempt <= self._queue.attempt_limit:
+            ((task_id, attempt, deaths, body),) = rows
+            if deaths < self._queue.death_limit:
                 return PostgresDelivery(self._queue, task_id, self._holder, attempt, body, self._free)
-            await self._queue.bury(task_id, self._holder, f"its worker died {attempt - 1} times")
+            await self._queue.bury(task_id, self._holder, f"its worker died {deaths} times")
         return None
 
     async def _living_session(self) -> psycopg.AsyncConnection[Row]:
@@ -169,7 +180,7 @@ class Taker:
                 await self._session.close()
             self._session = None
             session = await connect(self._queue.conninfo)
-            await fetch(session, "SET synchronous_commit = off")  # to take again what was taken is no harm
+            await fetch(session, _LIKE_A_QUEUE)
             ((self._holder, _),) = await fetch(session, _JOIN, (_TAKER_BASE,))
             self._session = session
         return self._session

@@ -12,6 +12,9 @@ from mesh.errors import Unavailable
 _RETRY_S = 0.5
 _PAYLOAD_LINES = 100
 
+# A notice is worth nothing after a crash, so nobody waits for the disk.
+_TELL = "SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, %s)"
+
 
 class Notices:
     """`hear` gets each line told by anyone (also by us), and an empty one when some may have been missed.
@@ -40,7 +43,7 @@ class Notices:
             if not self._news:
                 self._come.clear()
             with suppress(Unavailable):
-                await self._database.fetch("SELECT pg_notify(%s, %s)", (self._channel, "\n".join(lines)))
+                await self._database.fetch(_TELL, (self._channel, "\n".join(lines)))
 
     async def listen(self) -> None:
         """Until cancelled; comes back after the connection broke."""

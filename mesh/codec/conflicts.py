@@ -13,7 +13,10 @@ from dataclasses import dataclass
 
 from mesh.errors import FailedPrecondition
 
-FOLDER = "manifest/"
+MOST_LINES = 10_000
+"""Lines of an object."""
+MOST_LINE_BYTES = 4_096
+_TOPIC = re.compile(r"[a-z_]{1,64}")
 _PATH = re.compile(
     r"manifest/(?P<log_id>[A-Za-z0-9._=-]+)/conflicts/(?P<shard>[0-9]{1,9})/(?P<first>[0-9]{20})-(?P<count>[0-9]{1,9})"
     r"-(?P<sha256>[0-9a-f]{64})\.jsonl",
@@ -44,7 +47,12 @@ class ConflictsObject:
     @property
     def path(self) -> str:
         """Where it lies."""
-        return f"{FOLDER}{self.log_id}/conflicts/{self.shard}/{self.first:020d}-{self.count}-{self.sha256}.jsonl"
+        return f"{conflicts_folder(self.log_id)}{self.shard}/{self.first:020d}-{self.count}-{self.sha256}.jsonl"
+
+
+def conflicts_folder(log_id: str) -> str:
+    """Where those of a log lie."""
+    return f"manifest/{log_id}/conflicts/"
 
 
 def write_conflicts(log_id: str, shard: int, first: int, lines: Iterable[str]) -> tuple[str, bytes]:
@@ -64,12 +72,14 @@ def read_conflicts_path(path: str) -> ConflictsObject | None:
 
 def read_losers(of: ConflictsObject, content: bytes) -> list[Loser]:
     """The places of all lines. Raises FailedPrecondition (OBJECT_DAMAGED) when this is not the object that was put."""
+    if of.count > MOST_LINES or len(content) > of.count * MOST_LINE_BYTES:
+        raise _damaged(of, f"{of.count} lines in {len(content)} bytes, more than any of ours has")
     found = hashlib.sha256(content).hexdigest()
     if found != of.sha256:
         raise _damaged(of, f"its checksum is {found}")
     try:
         losers = [_loser(json.loads(line)) for line in content.splitlines()]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _damaged(of, f"a line is no conflicting reading: {error!r}") from error
     if len(losers) != of.count:
         raise _damaged(of, f"it has {len(losers)} lines")
@@ -79,7 +89,7 @@ def read_losers(of: ConflictsObject, content: bytes) -> list[Loser]:
 def _loser(line: dict[str, object]) -> Loser:
     match line:
         case {"topic": str(topic), "partition": int(partition), "offset": int(offset), "index": int(index)} if (
-            "\0" not in topic and 0 <= partition < 2**31 and 0 <= offset < 2**63 and 0 <= index < 2**31
+            _TOPIC.fullmatch(topic) and 0 <= partition < 2**31 and 0 <= offset < 2**63 and 0 <= index < 2**31
         ):
             return Loser(topic, partition, offset, index)
     raise ValueError(f"{sorted(line)} without topic, partition, offset and index, or with others than numbers from 0")

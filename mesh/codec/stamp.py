@@ -4,6 +4,9 @@ to bury it and go on behind it, without reading its value."""
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mesh.errors import Fault
+from mesh.ports import Partition, Stored
+
 HOUR_US = 3_600_000_000
 
 
@@ -56,3 +59,24 @@ def read_source(headers: Mapping[str, str]) -> tuple[int, int] | None:
         return None
     source_offset, previous = headers["source"].split(":")
     return int(source_offset), int(previous)
+
+
+def stamp_of(partition: Partition, stored: Stored) -> Stamp:
+    """The stamp of a stored record. Raises Fault that names its place where it is unreadable: our own stages write it."""
+    try:
+        return read_stamp(stored.record.headers)
+    except ValueError as error:
+        raise Fault(f"headers of {partition.topic}/{partition.number} offset {stored.offset}: {error}") from error
+
+
+def source_of(partition: Partition, stored: Stored) -> tuple[int, int]:
+    """The source offsets of a screened record whose value cannot be read. Raises Fault as `stamp_of` does, and where there are
+    none."""
+    try:
+        source = read_source(stored.record.headers)
+    except ValueError:
+        source = None
+    if source is None:
+        where = f"{partition.topic}/{partition.number} offset {stored.offset}"
+        raise Fault(f"{where} can be read neither by its value nor by its header `source`")
+    return source

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,20 +66,25 @@ def a_delivery(alert_id: int = 1, change: int = 1) -> Delivery:
 
 @dataclass(slots=True)
 class Heard:
-    """A channel that remembers, and fails for the alerts that the test names."""
+    """A channel that remembers, and fails for the alerts or changes that the test names. `before`: done before each try."""
 
     name: str = "heard"
     at_once: int = 4
     tried: list[tuple[int, int]] = field(default_factory=list)
     heard: list[tuple[int, int]] = field(default_factory=list)
     failing: dict[int, Exception] = field(default_factory=dict)
+    refused: dict[tuple[int, int], Exception] = field(default_factory=dict)
     unsure: list[tuple[int, int]] = field(default_factory=list)
+    before: Callable[[], None] = lambda: None
 
     async def deliver(self, delivery: Delivery) -> None:
         this = (delivery.alert_id, delivery.change)
         self.tried.append(this)
+        self.before()
         if delivery.unsure:
             self.unsure.append(this)
+        if this in self.refused:
+            raise self.refused[this]
         if delivery.alert_id in self.failing:
             raise self.failing[delivery.alert_id]
         await asyncio.sleep(0)

@@ -76,6 +76,7 @@ async def test_a_token_belongs_to_its_question(mesh: Alerting, alerts: Alerts) -
         (AlertFilter(), "nonsense", "INVALID_TOKEN"),
         (AlertFilter(), write_token("sites", {"q": "", "a": []}), "INVALID_TOKEN"),
         (AlertFilter(), write_token("alerts", {"q": AlertFilter().fingerprint(), "a": [2**70, 1]}), "INVALID_TOKEN"),
+        (AlertFilter(), write_token("alerts", {"q": AlertFilter().fingerprint(), "a": [2**60 - 1, 1]}), "INVALID_TOKEN"),
     ):
         with pytest.raises(InvalidArgument) as caught:
             await alerts.list(asked, 1, wrong)

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from alert_svc.deliveries import FORGOTTEN_AT_ONCE
-from alert_svc.notify import SWEEP_EVERY_S, Patience
+from alert_svc.deliveries import BEHIND_US, FORGOTTEN_AT_ONCE, LONGEST_RUN, Claimed, claim
+from alert_svc.notify import SWEEP_EVERY_S, TRY_WITHIN_S, Patience
 from alert_svc.notify_log import LogLine
 from alert_svc.outbox import Notice, add
 from mesh.clock import ManualClock
@@ -71,6 +72,67 @@ async def test_an_alert_that_fails_holds_up_only_its_own_later_changes(office: O
         heard.failing.clear()
         await until(lambda: office.all_ended(4))
     assert heard.heard[-2:] == [(7, 1), (7, 2)]
+
+
+async def test_a_failure_in_the_middle_of_a_run_stops_the_rest_of_it_and_costs_them_no_try(office: Office) -> None:
+    heard = Heard(refused={(7, 3): refusing()})
+    await office.put(*(a_notice(7, change) for change in range(1, LONGEST_RUN + 4)))
+    async with running(office.worker(heard).run):
+        await until(lambda: _tried(heard, (7, 3), 3))
+        assert heard.heard == [(7, 1), (7, 2)]
+        waiting = "SELECT max(tries) FROM alert.deliveries WHERE change > 3"
+        await until(lambda: _is(office, waiting, 0))
+        heard.refused.clear()
+        await until(lambda: office.all_ended(LONGEST_RUN + 3))
+    assert heard.heard == [(7, change) for change in range(1, LONGEST_RUN + 4)]
+    assert heard.unsure == []
+
+
+async def test_a_run_that_would_outlast_its_claim_is_broken_off_and_taken_up_again(office: Office, clock: ManualClock) -> None:
+    heard = Heard(before=lambda: clock.advance(TRY_WITHIN_S / 2))
+    await office.put(*(a_notice(7, change) for change in range(1, 10)))
+    async with running(office.worker(heard, clock=clock).run):
+        await until(lambda: office.all_ended(9))
+    assert heard.heard == [(7, change) for change in range(1, 10)]
+    assert heard.unsure == []
+    assert await office.rows("SELECT DISTINCT tries FROM alert.deliveries") == [(1,)]
+
+
+async def test_many_changes_of_few_alerts_take_few_turns(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = 0
+
+    async def counted(*given: Any) -> list[Claimed]:
+        nonlocal turns
+        turns += 1
+        return await claim(*given)
+
+    monkeypatch.setattr("alert_svc.notify.claim", counted)
+    wanted = [(alert, change) for alert in (1, 2) for change in range(1, 10 * LONGEST_RUN + 1)]
+    await office.put(*(a_notice(*this) for this in wanted))
+    heard = Heard()
+    async with running(office.worker(heard).run):
+        await until(lambda: office.all_ended(len(wanted)))
+    assert [this for this in heard.heard if this[0] == 1] + [this for this in heard.heard if this[0] == 2] == wanted
+    assert turns < len(wanted) / 4
+
+
+async def test_a_very_long_queue_of_one_alert_holds_up_no_other(office: Office) -> None:
+    body = f"'\\x{a_notice(1).body.hex()}'"
+    await office.rows(
+        f"WITH old AS (INSERT INTO alert.outbox (alert_id, change, body, opened_us) SELECT 1, n, {body}, 1 "
+        "FROM generate_series(1, 20000) n RETURNING notice_id, change) "
+        "INSERT INTO alert.deliveries (notice_id, channel, alert_id, change, next_us) "
+        f"SELECT notice_id, 'heard', 1, change, CASE change WHEN 1 THEN 0 ELSE {BEHIND_US} END FROM old RETURNING 1"
+    )
+    async with transaction(office.engine) as connection:
+        await connection.exec_driver_sql("ANALYZE alert.deliveries")
+    heard = Heard()
+    async with running(office.worker(heard).run):
+        await office.put(a_notice(2), a_notice(1, 20_001))
+        await until(lambda: _tried(heard, (2, 1), 1))
+        await until(lambda: _has(heard, 10 * LONGEST_RUN))
+    first = [change for alert, change in heard.heard if alert == 1]
+    assert first == list(range(1, len(first) + 1))
 
 
 async def test_a_channel_that_crashes_is_tried_again_and_stops_nothing(office: Office) -> None:

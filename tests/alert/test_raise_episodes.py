@@ -7,6 +7,7 @@ import pytest
 
 from alert_svc.alerts import Alerts
 from mesh.clock import ManualClock
+from mesh.codec.notices import read_notice
 from tests.alert.alerting import FINAL, Alerting, FreshDatabase, a_task, alerting
 from tests.builders import START_US
 from water.condition import Change, Evidence
@@ -46,6 +47,16 @@ async def test_a_condition_that_ends_unseen_is_returned_and_its_end_is_kept(mesh
     assert await mesh.states() == [RETURNED]
     assert await mesh.one("cleared = timestamp + interval '9 minutes'")
     assert len(await mesh.notices()) == 2
+
+
+async def test_what_grows_worse_is_announced_as_escalated_whatever_else_is_said_of_it(mesh: Alerting) -> None:
+    await mesh.take(a_task(RAISED), a_task(UPDATED, 0, 2, severity=4), a_task(RAISED, 20, severity=5))
+    await Alerts(mesh.catalog, mesh.clock).acknowledge(1, "maria", "on my way")
+    await mesh.take(a_task(CLEARED, 20, 9, severity=5))
+    announced = [read_notice(body) for (body,) in await mesh.rows("SELECT body FROM alert.outbox ORDER BY notice_id")]
+    assert [said.change for said in announced] == ["raised", "escalated", "escalated", "acknowledged", "resolved"]
+    assert [said.severity_level for said in announced] == [3, 4, 5, 5, 5]
+    assert (await mesh.steps())[2] == (1, 1, "raised again: began 2026-01-01 00:20:00 UTC; severity 4 to 5")
 
 
 async def test_times_are_exact_to_the_microsecond(mesh: Alerting) -> None:

@@ -1,6 +1,7 @@
 """raise_alert on a real Exchange: done after the commit, whoever crashes; what cannot be read or stored disturbs nothing else."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -11,8 +12,11 @@ from alert_svc.alerts import Alerts
 from alert_svc.raise_alert import RaiseAlert
 from alert_svc.rule_end import clear_alerts_of_rule
 from alert_svc.standing import Changes
+from mesh.adapters.postgres_exchange import ATTEMPT_LIMIT, DEATH_LIMIT
+from mesh.clock import SystemClock
 from mesh.codec.alerts import State
 from mesh.ports import Priority
+from mesh.run import Worker, keep_running
 from mesh.shards import transaction
 from mesh.stages import Progress
 from tests.alert.alerting import FINAL, MINUTE_US, RULE, Alerting, FreshDatabase, a_limit, a_task, alerting
@@ -106,24 +110,28 @@ async def test_a_task_that_poisons_its_transaction_spoils_no_other(mesh: Alertin
     assert await mesh.rows(DEAD) == [("tried 5 times",)]
 
 
-async def test_tasks_wait_while_the_database_is_away_and_lose_one_try_at_most(
-    mesh: Alerting, fresh_database: FreshDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("alert_svc.raise_alert.RETRY_S", 0.0)
-    monkeypatch.setattr("alert_svc.raise_alert.AWAY_S", 0.01)
+class Hasty(SystemClock):
+    """Whose pauses are short."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / 20)
+
+
+async def test_no_outage_however_long_costs_a_task_one_of_its_tries(mesh: Alerting, fresh_database: FreshDatabase) -> None:
     async with alerting(fresh_database) as apart:
         name = apart.catalog.url.database
         progress = Progress("raise_alert")
         await mesh.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await mesh.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name", name=name)
         await mesh.publish(*(a_task(condition_id=f"c/{number}") for number in range(20)))
-        async with running(RaiseAlert(mesh.exchange, apart.catalog, progress, mesh.clock).run):
-            for _ in range(10):  # each is one more try to reach it
+        worker = Worker(progress, RaiseAlert(mesh.exchange, apart.catalog, progress, mesh.clock).run)
+        async with running(lambda: keep_running(worker, Hasty(), random.Random())):
+            for _ in range(ATTEMPT_LIMIT + DEATH_LIMIT + 5):  # each is one more life
                 progress.problem = ""
                 await until(lambda: told(progress))
+            assert set(await mesh.rows("SELECT attempt, deaths FROM exchange.tasks")) == {(0, 0)}
             await mesh.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
             await until(settled(mesh))
-        assert progress.problem == ""
         assert await mesh.rows(DEAD) == []
         assert await apart.states() == [UNACKNOWLEDGED] * 20
 

@@ -154,9 +154,9 @@ async def test_no_more_rules_are_kept_than_screening_can_hold(served: RuleServin
     [
         ("nonsense", "INVALID_TOKEN"),
         (write_token("sites", {"a": "r"}), "INVALID_TOKEN"),
-        (write_token("rules", {"a": 5}), "INVALID_TOKEN"),
+        (write_token("rules", {"q": "", "a": [5]}), "INVALID_TOKEN"),
         (write_token("rules", {}), "INVALID_TOKEN"),
-        (write_token("rules", {"a": "\0"}), "INVALID_ARGUMENT"),
+        (write_token("rules", {"q": "", "a": ["\0"]}), "INVALID_TOKEN"),
     ],
 )
 async def test_a_token_of_something_else_is_refused(served: RuleServing, token: str, reason: str) -> None:

@@ -17,6 +17,7 @@ from archive_svc.chunks import STAGE, TOPICS
 from archive_svc.manifest import Manifest, Wanted
 from archive_svc.manifest_record import ManifestRow
 from archive_svc.pack import Unpacked, unpack
+from archive_svc.restore_tables import create_tables as create_restore_tables
 from archive_svc.tables import create_tables
 from mesh import positions
 from mesh.adapters.directory import DirectoryObjects
@@ -172,6 +173,7 @@ async def a_place(log: PostgresLog, clock: ManualClock, fresh_database: FreshDat
     try:
         await create_catalog_tables(catalog)
         await create_tables(catalog)
+        await create_restore_tables(catalog)
         yield Place(log, catalog, folder, DirectoryObjects(folder), clock, Manifest(catalog))
     finally:
         await catalog.dispose()

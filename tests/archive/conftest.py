@@ -8,6 +8,7 @@ import pytest
 from mesh.adapters.postgres_log import PostgresLog
 from mesh.clock import ManualClock
 from tests.archive.archiving import Archiving, Place, a_place
+from tests.archive.restoring import Station, send_history, station
 from tests.conftest import FreshDatabase
 
 
@@ -32,4 +33,21 @@ async def other_place(
 ) -> AsyncIterator[Place]:
     """Another empty archive of the same log."""
     async with a_place(postgres_log, clock, fresh_database, tmp_path / "other") as one:
+        yield one
+
+
+@pytest.fixture
+async def first(fresh_database: FreshDatabase, tmp_path: Path) -> AsyncIterator[Station]:
+    """Has a history, recorded and archived."""
+    async with station(fresh_database, tmp_path / "first") as one:
+        await send_history(one.mesh)
+        await one.record_and_archive()
+        yield one
+
+
+@pytest.fixture
+async def second(fresh_database: FreshDatabase, tmp_path: Path, first: Station) -> AsyncIterator[Station]:
+    """Empty, with the archive of the first configured."""
+    async with station(fresh_database, tmp_path / "second") as one:
+        one.sources["old"] = first.objects
         yield one

@@ -46,17 +46,24 @@ class Station:
     async def record_and_archive(self) -> None:
         """Everything that was put is recorded, archived, and its losers are exported on return."""
         await record_all(self.mesh)
+        await self.archive()
+        await self.export()
+
+    async def archive(self) -> None:
         archive = Archive(self.mesh.log, self.objects, self.mesh.catalog, Progress("archive"), SystemClock(), 0.05, 5_000)
         archive.hurry()
         archived = Archived(self.mesh.catalog, self.mesh.log.log_id, SystemClock())
         wanted = {Partition(_SOURCE[place.topic], place.number): last for place, last in self.mesh.sources.items()}
         async with running(archive.run):
             assert await archived.wait_for(wanted, PATIENCE_S)
+
+    async def export(self) -> None:
         export = LosersExport(self.mesh.shards, self.objects, self.mesh.log.log_id, SystemClock(), Progress("losers_export"))
         await export.export()
 
-    def restore(self) -> Restore:
-        return Restore(self.mesh.log, self.objects, self.sources, self.mesh.catalog, self.mesh.shards)
+    def restore(self, told_within_s: float = 0.0) -> Restore:
+        clock = SystemClock()
+        return Restore(self.mesh.log, self.objects, self.sources, self.mesh.catalog, self.mesh.shards, clock, told_within_s)
 
     async def restore_all(self, source: str = "", wanted: Wanted | None = None) -> list[Restored]:
         """The whole of a restore, and the table has it on return."""

@@ -28,7 +28,7 @@ async def _sound(archiving: Archiving, place: Place) -> None:
     assert place.places() == Counter(archiving.put_places)
     assert sum((await place.ledger()).values()) == len(archiving.put_places)
     assert await place.rows("SELECT * FROM archive.chunks") == []
-    found = [checked async for checked in Verify(place.manifest, {"": place.objects}).run(Wanted())]
+    found = [checked async for checked in Verify(place.manifest, place.objects).run(Wanted())]
     assert [checked.damaged for checked in found if checked.damaged] == []
 
 

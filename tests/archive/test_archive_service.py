@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import grpc
 import pytest
@@ -11,17 +10,11 @@ from waterquality.v1 import archive_pb2, archive_pb2_grpc
 
 from archive_svc.archive_service import MOST_LONG_CALLS, ArchiveService
 from archive_svc.manifest import Wanted
+from archive_svc.restore import Restored
 from archive_svc.verify import Verify
 from mesh.errors import WaterError, from_rpc
 from tests.archive.archiving import PATIENCE_S, Archiving, Place
 from tests.builders import START_US
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    restored_count: int
-    total_count: int
-    positions: tuple[str, ...] = ()
 
 
 class Steps:
@@ -32,12 +25,12 @@ class Steps:
         self.go_on = asyncio.Event()
         self.left = 0
 
-    async def run(self, wanted: Wanted, source: str) -> AsyncIterator[Step]:
+    async def run(self, wanted: Wanted, source: str) -> AsyncIterator[Restored]:
         self.asked.append((wanted, source))
         try:
-            yield Step(5, 10, ("a",))
+            yield Restored(5, 10, 2, ("a",))
             await self.go_on.wait()
-            yield Step(10, 10, ("a", "b"))
+            yield Restored(10, 10, 2, ("a", "b"))
         finally:
             self.left += 1
 
@@ -52,7 +45,7 @@ async def stub(archiving: Archiving, place: Place, steps: Steps) -> AsyncIterato
     await archiving.put_many()
     await archiving.archive_all(place)
     server = grpc.aio.server()
-    service = ArchiveService(place.manifest, Verify(place.manifest, {"": place.objects}), steps, unread_s=5.0)
+    service = ArchiveService(place.manifest, Verify(place.manifest, place.objects), steps, unread_s=5.0)
     archive_pb2_grpc.add_ArchiveServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

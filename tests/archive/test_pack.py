@@ -173,6 +173,14 @@ def test_an_object_of_more_readings_than_one_may_have_is_not_unpacked(monkeypatc
         unpack(content)
 
 
+def test_a_small_object_that_says_a_long_text_very_often_takes_no_memory() -> None:
+    count, text = 200_000, "x" * 200_000  # 40 GB, were each reading to have its own
+    readings = flagged(readings_of((1, 0, {"ph": 7.0})))
+    content = pack(readings.take(np.zeros(count, np.intp)), text, places(count), "log-1")
+    assert len(content) < 200_000
+    assert unpack(content).region == text
+
+
 def test_readings_without_flags_are_not_packed() -> None:
     with pytest.raises(ValueError, match="screen them first"):
         pack(some_readings(3), "north", places(3), "log-1")

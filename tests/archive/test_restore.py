@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,26 +22,9 @@ from mesh.shards import transaction
 from mesh.topics import RESTORED, SCREENED
 from query_svc.freshness import Freshness, wait_until_readable
 from query_svc.ledger_answer import LedgerAnswer, Question
-from tests.archive.restoring import DAY_US, Station, files, random_flags, send_history, station
+from tests.archive.restoring import DAY_US, Station, files, random_flags, station
 from tests.builders import START_US, some_readings
 from tests.query.deployment import FreshDatabase, stored
-
-
-@pytest.fixture
-async def first(fresh_database: FreshDatabase, tmp_path: Path) -> AsyncIterator[Station]:
-    """Has a history, recorded and archived."""
-    async with station(fresh_database, tmp_path / "first") as one:
-        await send_history(one.mesh)
-        await one.record_and_archive()
-        yield one
-
-
-@pytest.fixture
-async def second(fresh_database: FreshDatabase, tmp_path: Path, first: Station) -> AsyncIterator[Station]:
-    """Empty, with the archive of the first configured."""
-    async with station(fresh_database, tmp_path / "second") as one:
-        one.sources["old"] = first.objects
-        yield one
 
 
 async def test_the_restored_table_is_the_original_value_by_value(first: Station, second: Station) -> None:
@@ -81,7 +63,7 @@ async def test_what_was_restored_is_ours_to_list_verify_and_restore_again(first:
     rows, _ = await ours.page(Wanted(), 1000, "")
     assert rows == (await theirs.page(Wanted(), 1000, ""))[0]
     assert {row.log_id for row in rows} == {first.mesh.log.log_id}
-    checks = [check async for check in Verify(ours, {"": second.objects}).run(Wanted())]
+    checks = [check async for check in Verify(ours, second.objects).run(Wanted())]
     assert [check.damaged for check in checks if check.damaged] == []
     table = await second.table()
     await lose_a_shard(second)
@@ -152,7 +134,8 @@ async def test_a_restore_that_is_killed_anywhere_and_repeated_gives_the_same_tab
         mortal = Mortal(chance.randrange(1, 150))
         source, own = MortalObjects(first.folder, mortal), MortalObjects(second.folder, mortal)
         log = MortalLog(second.mesh.log, mortal)
-        task = asyncio.create_task(_drain(Restore(log, own, {"old": source}, second.mesh.catalog, second.mesh.shards)))
+        restore = Restore(log, own, {"old": source}, second.mesh.catalog, second.mesh.shards, SystemClock())
+        task = asyncio.create_task(_drain(restore))
         with suppress(asyncio.CancelledError):
             await task
         await second.record_restored()

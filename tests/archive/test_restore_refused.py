@@ -1,7 +1,6 @@
 """A restore believes nothing: archives that are not there or damaged, and deployments that are not empty, are refused by name."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,26 +11,9 @@ from mesh.codec.log_records import ContextChange, write_context
 from mesh.errors import FailedPrecondition, InvalidArgument, NotFound, WaterError
 from mesh.ports import Partition
 from mesh.topics import ACCEPTED
-from tests.archive.restoring import Station, files, random_flags, send_history, station
+from tests.archive.restoring import Station, files, random_flags, station
 from tests.builders import START_US, some_readings
 from tests.query.deployment import FreshDatabase, record_all, stored
-
-
-@pytest.fixture
-async def first(fresh_database: FreshDatabase, tmp_path: Path) -> AsyncIterator[Station]:
-    """Has a history, recorded and archived."""
-    async with station(fresh_database, tmp_path / "first") as one:
-        await send_history(one.mesh)
-        await one.record_and_archive()
-        yield one
-
-
-@pytest.fixture
-async def second(fresh_database: FreshDatabase, tmp_path: Path, first: Station) -> AsyncIterator[Station]:
-    """Empty, with the archive of the first configured."""
-    async with station(fresh_database, tmp_path / "second") as one:
-        one.sources["old"] = first.objects
-        yield one
 
 
 async def refusal(one: Station, source: str = "old", wanted: Wanted | None = None) -> WaterError:
@@ -72,7 +54,8 @@ async def test_readings_that_were_accepted_make_a_deployment_not_empty(second: S
     assert isinstance(error, FailedPrecondition)
     assert error.reason == "NOT_EMPTY"
     assert "its log has readings of gateways" in error.message
-    assert "a new data directory" in error.message
+    assert "`wq up --no-fleet --data NEW_DIRECTORY`" in error.message
+    assert "`archives`" in error.message
     await nothing_was_restored(second)
 
 
@@ -130,6 +113,20 @@ async def test_a_manifest_that_nobody_of_ours_wrote_is_refused_and_nothing_is_re
     assert error.reason == reason
     assert error.metadata["path"] == str(record.relative_to(first.folder))
     assert not list(second.folder.rglob("*.parquet"))
+    await nothing_was_restored(second)
+
+
+async def test_two_records_of_one_object_are_refused(first: Station, second: Station) -> None:
+    record = files(first.folder / "manifest", ".json")[3]
+    inner = record.relative_to(first.folder / "manifest" / first.mesh.log.log_id)
+    other = first.folder / "manifest" / "another" / inner
+    other.parent.mkdir(parents=True)
+    other.write_text(json.dumps({**json.loads(record.read_text()), "log_id": "another"}))
+    error = await refusal(second)
+    assert isinstance(error, FailedPrecondition)
+    assert error.reason == "INVALID_MANIFEST"
+    assert "two" in error.message
+    assert json.loads(record.read_text())["path"] in error.message
     await nothing_was_restored(second)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from archive_svc.chunks import Chunks
-from archive_svc.manifest import Wanted, enter
+from archive_svc.manifest import Wanted, columns_of, enter
 from archive_svc.manifest_record import ManifestRow, manifest_path, write_manifest_row
 from archive_svc.put import sha256
+from archive_svc.restore_tables import FOUND
 from archive_svc.verify import AT_ONCE, Damaged, Verify
 from mesh.errors import InvalidArgument, Unavailable
-from mesh.ports import Objects
 from mesh.shards import transaction
 from tests.archive.archiving import PATIENCE_S, Archiving, FailingObjects, Place
 from tests.builders import START_US, some_readings
@@ -21,9 +21,9 @@ from tests.builders import START_US, some_readings
 DAY_US = 86_400_000_000
 
 
-async def checked(place: Place, wanted: Wanted | None = None, **archives: Objects) -> list[Damaged]:
+async def checked(place: Place, wanted: Wanted | None = None) -> list[Damaged]:
     """What a check finds; its last progress says that everything was checked."""
-    verify = Verify(place.manifest, {"": place.objects, **archives})
+    verify = Verify(place.manifest, place.objects)
     progress = [one async for one in verify.run(wanted or Wanted())]
     assert progress[-1].checked_count == progress[-1].total_count
     counts = [one.checked_count for one in progress]
@@ -156,15 +156,20 @@ async def test_what_is_being_archived_now_is_not_extra(archiving: Archiving, fil
     assert await Chunks(filled.catalog, archiving.log.log_id).begin([]) == {}
 
 
-async def test_adopted_rows_are_checked_in_the_archive_that_they_came_from(filled: Place, other_place: Place) -> None:
+async def test_what_a_restore_is_copying_now_is_not_extra(filled: Place, other_place: Place) -> None:
     rows = await filled.manifest_rows()
     async with transaction(other_place.catalog) as connection:
-        await enter(connection, rows, source="northern")
-    assert await checked(other_place, northern=filled.objects) == []
-    await filled.objects.delete(rows[2].path)
-    (found,) = await checked(other_place, northern=filled.objects)
-    assert (found.path, found.problem) == (rows[2].path, "the object is missing")
-    assert "not configured" in (await checked(other_place))[0].problem
+        await connection.execute(FOUND.insert(), [columns_of(row) for row in rows])
+    for path in (rows[0].path, manifest_path(rows[0])):
+        await other_place.objects.put(path, filled.content()[path])
+    assert await checked(other_place) == []
+    async with transaction(other_place.catalog) as connection:
+        await enter(connection, rows[:2])
+    (found,) = await checked(other_place)
+    assert (found.path, found.problem) == (rows[1].path, "the object is missing")
+    await other_place.rows("DELETE FROM archive.restore_found RETURNING 1")
+    await other_place.rows(f"DELETE FROM archive.objects WHERE path = '{rows[0].path}' RETURNING 1")
+    assert len(await checked(other_place)) == 3
 
 
 async def test_few_objects_are_in_memory_at_a_time_and_a_check_that_is_left_reads_no_more(filled: Place) -> None:
@@ -183,7 +188,7 @@ async def test_few_objects_are_in_memory_at_a_time_and_a_check_that_is_left_read
             finally:
                 reading -= 1
 
-    verify = Verify(filled.manifest, {"": Counting(filled.objects, 0)})
+    verify = Verify(filled.manifest, Counting(filled.objects, 0))
     async with aclosing(verify.run(Wanted())) as progress:
         first = await anext(progress)
     assert (first.checked_count, count, reading) == (AT_ONCE, 2 * AT_ONCE, 0)
@@ -200,4 +205,4 @@ async def test_objects_that_are_away_end_the_check(filled: Place) -> None:
             raise Unavailable("the objects are away: a test says so")
 
     with pytest.raises(Unavailable):
-        [one async for one in Verify(filled.manifest, {"": Away(filled.objects, 0)}).run(Wanted())]
+        [one async for one in Verify(filled.manifest, Away(filled.objects, 0)).run(Wanted())]

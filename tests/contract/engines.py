@@ -26,7 +26,8 @@ class LogEngine:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeEngine:
-    """One exchange. `open`: a way to it, as each process has its own, where a task has 3 attempts and 5 dead letters are kept;
+    """One exchange. `open`: a way to it, as each process has its own, where a task has 3 attempts, as many workers may die with
+    it, and 5 dead letters are kept;
     `cut`: every connection to it breaks, once; `dead`: the dead letters' bodies and problems, in their order."""
 
     open: Callable[[], AbstractAsyncContextManager[Exchange]]
@@ -56,7 +57,7 @@ async def postgres_exchange_engine(fresh_database: FreshDatabase, clock: Clock) 
 
     @asynccontextmanager
     async def open_exchange() -> AsyncIterator[Exchange]:
-        async with open_postgres_exchange(url, clock, attempt_limit=3, dead_limit=5) as exchange:
+        async with open_postgres_exchange(url, clock, attempt_limit=3, death_limit=3, dead_limit=5) as exchange:
             yield exchange
 
     async def dead() -> list[tuple[bytes, str]]:

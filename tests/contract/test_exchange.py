@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -110,14 +111,46 @@ async def test_each_task_is_with_one_worker(exchange_engine: ExchangeEngine) -> 
     assert sorted(taken) == sorted(bodies)
 
 
-async def test_what_a_worker_left_unsettled_comes_to_another(exchange_engine: ExchangeEngine) -> None:
+async def test_what_a_worker_left_unsettled_comes_to_another_however_often_and_uncounted(
+    exchange_engine: ExchangeEngine,
+) -> None:
     async with exchange_engine.open() as one, exchange_engine.open() as two:
-        await one.publish(Priority.HIGH, b"task")
-        async with two.take(Priority.HIGH, 1) as tasks:
-            await soon(tasks)
-        async with one.take(Priority.HIGH, 1) as tasks:
-            task = await soon(tasks)
-            assert (task.body, task.attempt) == (b"task", 2)
+        for body in (b"0", b"1"):
+            await one.publish(Priority.HIGH, body)
+        for _ in range(6):
+            async with two.take(Priority.HIGH, 2) as tasks:
+                assert [(await soon(tasks)).attempt for _ in range(2)] == [1, 1]
+        async with one.take(Priority.HIGH, 2) as tasks:
+            for body in (b"0", b"1"):
+                task = await soon(tasks)
+                assert (task.body, task.attempt) == (body, 1)
+    assert await exchange_engine.dead() == []
+
+
+async def test_workers_that_are_cancelled_at_any_moment_lose_no_task_and_spoil_none(exchange_engine: ExchangeEngine) -> None:
+    bodies = {f"{i}".encode() for i in range(60)}
+    taken: set[bytes] = set()
+    async with exchange_engine.open() as exchange:
+
+        async def leave_unsettled() -> None:
+            async with exchange.take(Priority.HIGH, 50) as tasks:
+                async for _ in tasks:
+                    pass
+
+        for body in bodies:
+            await exchange.publish(Priority.HIGH, body)
+        for life in range(12):
+            worker = asyncio.ensure_future(leave_unsettled())
+            await asyncio.wait([worker], timeout=0.005 * life)
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+        async with exchange.take(Priority.HIGH, 1) as tasks:
+            while taken != bodies:
+                task = await soon(tasks)
+                assert task.body not in taken
+                taken.add(task.body)
+                await task.done()
+    assert await exchange_engine.dead() == []
 
 
 async def test_a_task_whose_workers_connection_broke_comes_again_and_the_late_done_still_counts(
@@ -135,7 +168,7 @@ async def test_a_task_whose_workers_connection_broke_comes_again_and_the_late_do
                         break
                     except Unavailable:
                         continue
-            assert (again.body, again.attempt) == (b"task", 2)
+            assert (again.body, again.attempt) == (b"task", 1)
             await task.done()
             await again.retry(0)
             assert await nothing_comes(other)
@@ -163,13 +196,13 @@ async def test_after_the_last_attempt_a_task_becomes_a_dead_letter(exchange_engi
 
 
 async def test_a_task_that_kills_its_workers_becomes_a_dead_letter(exchange_engine: ExchangeEngine) -> None:
-    async with exchange_engine.open() as exchange:
+    async with exchange_engine.open() as exchange, AsyncExitStack() as stack:
         await exchange.publish(Priority.LOW, b"killer")
         for _ in range(3):
-            async with exchange.take(Priority.LOW, 1) as tasks:
-                await soon(tasks)
+            await soon(await stack.enter_async_context(exchange.take(Priority.LOW, 1)))
+            await exchange_engine.cut()
         async with exchange.take(Priority.LOW, 1) as tasks:
-            assert await nothing_comes(tasks)
+            assert await nothing_comes(tasks, 2)
     assert [body for body, _ in await exchange_engine.dead()] == [b"killer"]
 
 

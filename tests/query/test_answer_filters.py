@@ -3,12 +3,12 @@
 import pytest
 
 from mesh.errors import InvalidArgument, Unavailable
+from mesh.pages import page_size, read_cursor, write_cursor
 from mesh.ports import Partition
 from mesh.tokens import write_position, write_token
 from mesh.topics import ACCEPTED, BACKFILL
 from query_svc.filters import ReadingFilter, check_filter
 from query_svc.freshness import Freshness, wait_until_readable
-from query_svc.pages import page_size, read_cursor, write_cursor
 
 HOUR_US = 3_600_000_000
 
@@ -57,11 +57,21 @@ def test_page_sizes() -> None:
     assert list(caught.value.fields) == ["page_size"]
 
 
+FORGED: tuple[dict[str, object], ...] = (
+    {"q": "q1"},
+    {"q": 1, "a": ["a"]},
+    {"q": "q1", "a": [1]},
+    {"q": "q1", "a": ["a", "b"]},
+    {"q": "q1", "a": ["a\0"]},
+    {"q": "q1", "a": ["\ud800"]},
+)
+
+
 def test_a_cursor_returns_only_to_its_own_question() -> None:
     token = write_cursor("sites", "q1", ["a"])
     assert read_cursor("sites", "q1", token, [str]) == ("a",)
     assert read_cursor("sites", "q1", "", [str]) is None
-    forged = [write_token("sites", content) for content in ({"q": "q1"}, {"q": "q1", "a": [1]}, {"q": "q1", "a": ["a", "b"]})]
+    forged = [write_token("sites", content) for content in FORGED]
     for bad in (write_cursor("sites", "q2", ["a"]), write_cursor("sensors", "q1", ["a"]), "x", *forged):
         with pytest.raises(InvalidArgument):
             read_cursor("sites", "q1", bad, [str])

@@ -182,4 +182,5 @@ def test_a_delivery_is_cut_into_runs_of_at_most_50_000_readings() -> None:
     records = [
         Stored(offset, Record(b"", write_stamp(Stamp("g", 0, count)) if count else {}), 0) for offset, count in enumerate(counts)
     ]
-    assert [[stored.offset for stored in run] for run in cut(records)] == [[0, 1], [2], [3], [4, 5, 6], [7]]
+    runs = cut(Partition(SCREENED, 0), records)
+    assert [[stored.offset for stored in run] for run in runs] == [[0, 1], [2], [3], [4, 5, 6], [7]]

@@ -13,7 +13,8 @@ from mesh.ports import Partition
 from mesh.positions import NO_SLOT, NOWHERE, Position
 from mesh.shards import transaction
 from mesh.stages import Progress
-from mesh.topics import ACCEPTED, CONTEXTS, DEAD, SCREENED, SILENCE
+from mesh.topics import ACCEPTED, CONTEXTS, DEAD, SCREENED, SILENCE, TOPICS
+from query_svc import wiring
 from query_svc.retain import EVERY_S, Retain
 from tests.query.deployment import Deployment, FreshDatabase, deployed, end, until
 
@@ -153,3 +154,28 @@ async def test_a_dead_record_is_forgotten_only_when_it_can_not_be_buried_again(m
             await connection.execute(text(f"INSERT INTO dead_seen VALUES {values}"))
     await a_trimmer(mesh, later).trim()
     assert await mesh.catalog_rows('SELECT "offset" FROM dead_seen') == [(5,)]
+
+
+async def test_as_wired_every_topic_but_contexts_is_trimmed_and_one_that_nobody_used_holds_up_no_other(
+    mesh: Deployment, later: ManualClock
+) -> None:
+    assert set(wiring.PASSED_BY) == set(TOPICS) - {CONTEXTS}
+    retain = Retain(mesh.log, mesh.catalog, mesh.shards, wiring.PASSED_BY, later, WEEK_S, Progress("retain"))
+    await put(mesh, ACCEPTED_0)
+    await put(mesh, Partition(SILENCE, 0))
+    for stage in ("count", "screen"):
+        await move(mesh, stage, ACCEPTED_0, 6)
+    await move(mesh, "publish", Partition(SILENCE, 0), 4)
+    assert await retain.trim() == 7 + 5
+    assert await kept_from(mesh, Partition("restored", 0)) == 0
+
+
+async def test_as_wired_screened_records_stay_until_each_stage_of_theirs_has_passed(mesh: Deployment, later: ManualClock) -> None:
+    retain = Retain(mesh.log, mesh.catalog, mesh.shards, wiring.PASSED_BY, later, WEEK_S, Progress("retain"))
+    await put(mesh, SCREENED_0)
+    for shard in range(2):
+        await move_recorder(mesh, shard, 6)
+    for stage in ("sight", "archive", "publish"):
+        assert await retain.trim() == 0, f"{stage} has not begun"
+        await move(mesh, stage, SCREENED_0, 6)
+    assert await retain.trim() == 7

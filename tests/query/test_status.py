@@ -144,6 +144,16 @@ async def test_a_stage_that_tells_nothing_or_no_more_has_a_problem(looking: Look
     assert (await looking.stage("screen")).problem == ""
 
 
+async def test_a_worker_of_another_name_shows_only_its_problem(looking: Looking) -> None:
+    other = Progress("contexts")
+    heartbeat = Heartbeat(looking.deployment.catalog, [other], "w1", looking.clock)
+    await heartbeat.beat()
+    assert "contexts" not in [stage.stage for stage in (await looking.look()).stages]
+    other.problem = "Fault: cannot publish"
+    await heartbeat.beat()
+    assert (await looking.stage("contexts")).problem == "Fault: cannot publish"
+
+
 async def test_a_worker_that_leaves_on_purpose_or_for_ten_minutes_is_not_missed(looking: Looking) -> None:
     other = Heartbeat(looking.deployment.catalog, [Progress("screen")], "w2", looking.clock)
     for goes in (other.leave, None):

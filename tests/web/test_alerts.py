@@ -37,7 +37,7 @@ async def test_an_alert_is_heard_as_it_is_with_evidence_and_times(watched: Watch
         (alert,) = heard.parts["alerts"].values()
     assert (alert["kind"], alert["severity"], alert["state"]) == ("contamination", 3, "unacknowledged")
     assert (alert["sensor_id"], alert["site_id"], alert["region"]) == ("7", "plant-1", "north")
-    assert alert["evidence"] == [{"parameter": 1, "value": 6.9, "expected": 7.5, "score": 4.0, "per_hour": True, "test": "rate"}]
+    assert alert["evidence"] == [{"parameter": 1, "value": 6.9, "expected": 7.5, "score": 4.0, "test": "rate"}]
     assert alert["raised_us"] == a_task().condition.began_us
     assert "7" in alert["summary"]
 

@@ -103,20 +103,46 @@ async def test_the_chart_paints_what_is_stored_and_then_what_comes(page: str, se
             await seen.is_well()
 
 
-# Pixels of the line's colour, and the share of the canvas' width that they span.
+async def test_where_nothing_was_measured_the_chart_has_a_hole_until_what_a_gateway_stored_comes_late(
+    page: str, sending: Sending, sensor_id: int
+) -> None:
+    start_us = now_us() - 600_000_000
+    rows = [(sensor_id, start_us + step * 2_000_000, {"ph": 7 + np.sin(step / 20)}) for step in range(300)]
+    async with sending("north") as gateway:
+        await gateway.send(readings_of(*rows[:100], *rows[200:]))
+        await gateway.flush(30)
+        async with seeing(f"{page}/#filter={sensor_id}&sensor={sensor_id}") as seen:
+            await expect(seen.page.locator("#chart-said")).to_contain_text("Shown: 6.00 to 8.00", timeout=SHOWN_WITHIN_MS)
+            assert (await seen.page.evaluate(_PAINTED))["middle"] == 0
+            await gateway.send_backlog(readings_of(*rows[100:200]))
+            await gateway.flush(30)
+            async with asyncio.timeout(60):
+                filled = 0
+                while not filled:
+                    filled = (await seen.page.evaluate(_PAINTED))["middle"]
+                    await asyncio.sleep(0.5)
+            assert await seen.page.locator("#parameter option").all_inner_texts() == ["pH"]
+            await seen.is_well()
+
+
+# Pixels of the line's colour, how many of them in the middle tenth, and the share of the canvas' width that they span.
 _PAINTED = """() => {
   const canvas = document.querySelector("#plot canvas");
-  const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const { width, height } = canvas;
+  const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(0, 0, width, height);
   const chart = getComputedStyle(document.documentElement).getPropertyValue("--chart").trim();
   const color = chart.slice(1).match(/../g).map((two) => parseInt(two, 16));
-  let line = 0, left = width, right = 0;
+  let line = 0, middle = 0, left = width, right = 0;
   for (let pixel = 0; pixel < width * height; pixel += 1) {
     if (data[4 * pixel + 3] < 128 || color.some((part, index) => Math.abs(data[4 * pixel + index] - part) > 24)) continue;
     line += 1;
+    if (Math.abs((pixel % width) / width - 0.55) < 0.05) middle += 1;
     left = Math.min(left, pixel % width);
     right = Math.max(right, pixel % width);
   }
-  return { line, width: (right - left) / width };
+  return { line, middle, width: (right - left) / width };
 }"""
 
 
@@ -224,6 +250,8 @@ async def test_from_measured_to_painted_takes_at_most_a_second(page: str, sendin
                     found = await seen.page.evaluate("window.__painted.filter(Boolean)")
                     delays_ms = [one["painted_ms"] - one["measured_us"] / 1000 for one in found if one["measured_us"] > began_us]
                     await asyncio.sleep(STEP_S)
+            said = float((await seen.page.locator("#delay").inner_text()).split()[0])
+            assert abs(said - np.median(delays_ms) / 1000) < 0.3  # that of the last 200, to a tenth of a second
             await seen.is_well()
     assert np.percentile(delays_ms, 99) <= 1000, f"p50 {np.median(delays_ms):.0f} ms, most {max(delays_ms):.0f} ms"
 

@@ -1,7 +1,8 @@
 // Open alerts, and what a person does to them.
 
+import { evidenceLine } from "./evidence.js";
 import { fullName, mesh, placeOf } from "./mesh.js";
-import { count, make, parameterOf, timeText, utcText, withUnit, write, writeTime } from "./words.js";
+import { count, make, timeText, utcText, write, writeTime } from "./words.js";
 
 const MOST_SHOWN = 100;
 const byId = (id) => document.getElementById(id);
@@ -9,6 +10,14 @@ const ACTIONS = {
   resolve: { title: "Resolve", hint: "why it is over (needed)", needed: true },
   comment: { title: "Comment", hint: "remark", needed: true },
 };
+const KINDS = {
+  contamination: "contamination suspected", limit: "limit broken", silence: "silent", forecast: "limit will be broken", maintenance: "maintenance needed",
+};
+const STATES = {
+  unacknowledged: "nobody has said yet that they have seen it",
+  "returned unacknowledged": "its condition is over, and nobody has said that they have seen it: acknowledging closes it",
+};
+const ON_THE_WAY = ["accept", "screen", "publish", "raise_alert"]; // to an alert
 const cards = new Map(); // alert_id -> {card, shown}
 let known = null;
 
@@ -26,12 +35,19 @@ export function showAlerts(choose) {
   shown.forEach((alert, index) => place(alert, index, choose));
   byId("alerts-count").textContent = all.length ? count(all.length) : "";
   byId("alerts-none").hidden = all.length > 0;
-  byId("alerts-none").textContent = { "": "None. The water is as it should be, as far as the rules can tell.", connecting: "waiting for the services" }[problem] ?? `alerts: ${problem}`;
+  write(byId("alerts-none"), { "": none(), connecting: "waiting for the services" }[problem] ?? `alerts: ${problem}`);
   const more = all.length > shown.length || mesh.about.more_alerts;
   byId("alerts-more").hidden = !more;
   byId("alerts-more").textContent = more ? `The ${count(shown.length)} most severe are shown; wq alerts ls lists all.` : "";
   document.title = `${all.length ? `(${all.length}) ` : ""}Water Quality Mesh`;
   sayNew(all, problem);
+}
+
+/** Calm only where there is reason to be. */
+function none() {
+  const unwell = (mesh.pipeline?.stages ?? []).filter(({ stage, problem }) => problem && ON_THE_WAY.includes(stage)).map(({ stage }) => stage.replaceAll("_", " "));
+  if (unwell.length) return `None so far, but not all is looked at now: ${unwell.join(", ")} not well.`;
+  return mesh.readings.size ? "None. The water is as it should be, as far as the rules can tell." : "None: no sensor has sent a reading yet.";
 }
 
 const bySeverityThenNewest = (left, right) => right.severity - left.severity || right.raised_us - left.raised_us || left.alert_id.localeCompare(right.alert_id);
@@ -59,14 +75,14 @@ function place(alert, index, choose) {
 function makeCard(id, choose) {
   const card = make("li", "alert");
   const parts = {};
-  for (const [name, tag] of [["head", "p"], ["where", "h3"], ["summary", "p"], ["more", "details"]]) {
+  for (const [name, tag] of [["head", "p"], ["where", "h3"], ["evidence", "ul"], ["summary", "p"], ["who", "p"], ["more", "details"]]) {
     parts[name] = make(tag, name);
     card.append(parts[name]);
   }
-  parts.evidence = make("ul", "evidence");
+  parts.story = make("p");
   parts.events = make("ol", "history");
-  parts.more.append(make("summary", "", "Evidence and history"), parts.evidence, parts.events);
-  parts.more.addEventListener("toggle", () => parts.more.open && loadHistory(id, parts));
+  parts.more.append(make("summary", "", "History"), parts.story, parts.events);
+  parts.more.addEventListener("toggle", () => parts.more.open && loadHistory(id, card, parts));
   const buttons = make("p", "buttons");
   const button = (title, act) => {
     const one = make("button", "", title);
@@ -121,37 +137,47 @@ function makeForm(id, card, said) {
 
 function fill({ card, parts }, alert, name, places) {
   card.dataset.severity = alert.severity;
-  const state = make("span", `state ${alert.state.startsWith("returned") ? "returned" : alert.state}`, alert.state);
+  const state = make("span", `state ${alert.state.split(" ")[0]}`, alert.state);
+  state.title = STATES[alert.state] ?? "";
   const severity = make("span", "severity", `severity ${alert.severity}`);
   severity.title = "1 (notice) to 5 (act now)";
-  const raised = make("time");
-  writeTime(raised, alert.raised_us);
-  parts.head.replaceChildren(severity, make("span", "kind", alert.kind), state, "since ", raised);
-  write(parts.summary, alert.summary || alert.rule_id);
+  const likely = ["", "unknown"].includes(alert.contaminant) ? "" : `, likely ${alert.contaminant}`;
+  parts.head.replaceChildren(severity, make("span", "kind", (KINDS[alert.kind] ?? alert.kind) + likely), state);
   parts.sensor.textContent = name;
   parts.sensor.dataset.sensor = alert.sensor_id;
   parts.sensor.dataset.parameter = alert.evidence[0]?.parameter ?? "";
   parts.sensor.title = `sensor ${alert.sensor_id}: show its chart`;
   const rest = places.filter(Boolean).join(", ");
   const place = name ? [parts.sensor, rest && `, ${rest}`] : [[alert.gateway_id && `gateway ${alert.gateway_id}`, rest].filter(Boolean).join(", ")];
-  parts.where.replaceChildren(...place);
-  parts.evidence.replaceChildren(...alert.evidence.map(evidenceLine), make("li", "quiet", `by ${alert.rule_id}`));
+  parts.where.replaceChildren(...place, sinceWhen(alert));
+  parts.evidence.replaceChildren(...alert.evidence.map(evidenceLine));
+  write(parts.summary, alert.evidence.length ? "" : alert.summary || alert.rule_id);
+  write(parts.story, [alert.evidence.length && alert.summary, `Found by ${alert.rule_id}.`].filter(Boolean).join(". "));
+  card.dataset.state = alert.state;
+  if (alert.state === "acknowledged" && document.activeElement === parts.acknowledge) parts.acknowledge.nextSibling.focus();
   parts.acknowledge.hidden = alert.state === "acknowledged";
-  if (parts.more.open) loadHistory(alert.alert_id, parts);
+  if (alert.state !== "acknowledged") write(parts.who, "");
+  if (parts.more.open || alert.state === "acknowledged") loadHistory(alert.alert_id, card, parts);
 }
 
-function evidenceLine({ parameter, value, expected, score, test, per_hour: perHour }) {
-  const quantity = (number) => withUnit(number, parameter) + (perHour && number != null ? " per hour" : "");
-  const line = make("li", "", `${parameter ? parameterOf(parameter).label : "value"} `);
-  line.append(make("strong", "", quantity(value)), expected == null ? "" : ` against ${quantity(expected)}`);
-  line.append(make("span", "quiet", ` ${[test, score != null && `score ${score.toFixed(1)}`].filter(Boolean).join(", ")}`));
-  return line;
+function sinceWhen({ raised_us: raised, cleared_us: cleared }) {
+  const since = make("span", "quiet", " since ");
+  for (const us of cleared == null ? [raised] : [raised, cleared]) {
+    const time = make("time");
+    writeTime(time, us);
+    since.append(...(since.children.length ? [" until ", time] : [time]));
+  }
+  return since;
 }
 
-async function loadHistory(id, parts) {
+/** Fills the history, and says who acknowledged it last. */
+async function loadHistory(id, card, parts) {
   try {
     const answer = await (await fetch(`alerts/${id}`, { signal: AbortSignal.timeout(20_000) })).json();
-    parts.events.replaceChildren(...(answer.error ? [make("li", "said", answer.error.message)] : answer.history.map(eventLine)));
+    if (answer.error) return void parts.events.replaceChildren(make("li", "said", answer.error.message));
+    parts.events.replaceChildren(...answer.history.map(eventLine));
+    const seen = card.dataset.state === "acknowledged" && answer.history.findLast(({ from, to }) => from !== to && to === "acknowledged");
+    write(parts.who, seen ? `acknowledged by ${seen.actor} at ${timeText(seen.at_us)}${seen.comment && `: ${seen.comment}`}` : "");
   } catch {
     parts.events.replaceChildren(make("li", "said", "The page's server does not answer."));
   }
@@ -166,6 +192,7 @@ function eventLine({ at_us: us, actor, from, to, comment }) {
 /** Whether the service did it; what it answers comes over the stream. */
 async function send(id, action, comment, card, said) {
   const buttons = [...card.querySelectorAll("button")];
+  const focused = document.activeElement;
   buttons.forEach((button) => { button.disabled = true; });
   write(said, "");
   try {
@@ -178,6 +205,7 @@ async function send(id, action, comment, card, said) {
     write(said, "The page's server does not answer: nothing was done, as far as is known. Try again.");
   } finally {
     buttons.forEach((button) => { button.disabled = false; });
+    if (document.activeElement === document.body && buttons.includes(focused)) (focused.hidden ? focused.nextSibling : focused).focus();
   }
   return false;
 }

@@ -1,12 +1,15 @@
 // The chart of one sensor and parameter: what is stored, then what comes, with its flags.
 
+import { holes, sizeY, tickTimes, tickValues } from "./axis.js";
 import { fullName, mesh } from "./mesh.js";
-import { FLAG, allParameters, flagName, nowMs, parameterOf, timeText, valueText, withUnit } from "./words.js";
+import { FLAG, allParameters, flagName, nowMs, parameterOf, timeText, valueText, withUnit, write } from "./words.js";
 import uPlot from "./vendor/uPlot.esm.js";
 
 const MOST_POINTS = 20_000;
 const MOST_MARKS = 3_000;
 const HEIGHT = 260;
+const AGAIN_MS = 30_000; // what comes may have been incomplete, and what a gateway stored comes late: what is stored is asked for again
+const COST_SHARE = 20; // asking takes at most one part in so many of the time
 const LEAST_SPAN = 60; // seconds; where less is stored than was asked for, the chart shows what there is
 const byId = (id) => document.getElementById(id);
 const chosen = { sensor: "", parameter: 0, span: 3600 };
@@ -15,6 +18,7 @@ let plot = null;
 let asked = 0;
 let remember = () => {};
 let due = 0;
+let againTimer = 0;
 
 export function startChart(span, onChange) {
   remember = onChange;
@@ -31,31 +35,58 @@ export function chooseSensor(sensorId, parameter) {
   const has = parametersOf(sensorId);
   chosen.sensor = sensorId;
   if (parameter) chosen.parameter = parameter;
-  if (!has.some(({ number }) => number === chosen.parameter)) chosen.parameter = has[0]?.number ?? 1;
+  if (has.length && !has.some(({ number }) => number === chosen.parameter)) chosen.parameter = has[0].number;
+  chosen.parameter ||= 1;
   byId("plot").dataset.sensor = sensorId;
-  byId("parameter").replaceChildren(...has.map(({ number, label }) => new Option(label, number, false, number === chosen.parameter)));
+  offerParameters();
   reloadChart();
 }
 
-/** Asks the server for the span again. Only the newest question's answer is shown. */
-export async function reloadChart() {
+/** Offers what the chosen sensor measures, as far as is known by now; what is shown stays. */
+export function offerParameters() {
   if (!chosen.sensor) return;
+  const has = parametersOf(chosen.sensor);
+  if (!has.some(({ number }) => number === chosen.parameter)) has.unshift(parameterOf(chosen.parameter));
+  const numbers = has.map(({ number }) => number).join();
+  write(byId("chart-title"), fullName(chosen.sensor));
+  if (byId("parameter").dataset.numbers === numbers && Number(byId("parameter").value) === chosen.parameter) return;
+  byId("parameter").dataset.numbers = numbers;
+  byId("parameter").replaceChildren(...has.map(({ number, label, unit }) => new Option(unit ? `${label}, ${unit}` : label, number, false, number === chosen.parameter)));
+}
+
+/** Asks the server for the span, and again and again while it is shown; `quiet`: what is shown stays until the answer is there.
+    Only the newest question's answer is shown. */
+export async function reloadChart(quiet = false) {
+  if (!chosen.sensor) return;
+  clearTimeout(againTimer);
   asked += 1;
   const mine = asked;
   remember({ sensor: chosen.sensor, parameter: chosen.parameter, span: chosen.span });
-  byId("chart-title").textContent = fullName(chosen.sensor);
-  say("loading");
+  if (!quiet) say("loading");
+  const beganMs = Date.now();
   const told = await ask();
   if (mine !== asked) return;
+  againTimer = setTimeout(askAgain, Math.max(AGAIN_MS, COST_SHARE * (Date.now() - beganMs)));
   if (told.error) {
-    series = null;
-    plot?.destroy();
-    plot = null;
-    return void say(told.error.message);
+    if (!quiet) forget(told.error.message);
+    return;
   }
+  const bucket = series?.bucket;
   series = read(told);
   appendLive([mesh.readings.get(chosen.sensor)].filter(Boolean));
-  draw(true);
+  draw(!quiet || series.bucket !== bucket);
+}
+
+function askAgain() {
+  if (document.hidden) againTimer = setTimeout(askAgain, AGAIN_MS);
+  else reloadChart(true);
+}
+
+function forget(why) {
+  series = null;
+  plot?.destroy();
+  plot = null;
+  say(why);
 }
 
 /** Appends what has just come, if it is of the chosen sensor. */
@@ -141,13 +172,13 @@ function options() {
   const style = getComputedStyle(document.documentElement);
   const color = (name) => style.getPropertyValue(name).trim();
   const axis = { stroke: color("--soft"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line"), width: 1 }, font: `12px ${style.fontFamily}` };
-  const line = { stroke: color("--chart"), width: 1.5, points: { show: series.at.length < 60, size: 5 }, spanGaps: false };
+  const line = { stroke: color("--chart"), width: 1.5, points: { show: (_, __, first, last) => last - first < 60, size: 5 }, spanGaps: false, gaps: holes };
   const edge = { stroke: "transparent", points: { show: false } };
   return {
-    width: width(), height: HEIGHT, legend: { show: false }, cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
+    width: width(), height: HEIGHT, padding: [12, 26, 0, 0], legend: { show: false }, cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     scales: { x: { range: rangeX }, y: { range: rangeY } },
-    axes: [{ ...axis, space: 70, values: (_, splits) => tickTimes(splits) },
-      { ...axis, size: 62, values: (_, splits) => tickValues(splits) }],
+    axes: [{ ...axis, space: 70, size: 34, values: (_, splits) => tickTimes(splits, chosen.span) },
+      { ...axis, size: sizeY, values: (_, splits) => tickValues(splits) }],
     series: [{}, line, ...(series.bucket ? [edge, edge] : [])],
     bands: series.bucket ? [{ series: [3, 2], fill: color("--band") }] : [],
     hooks: { draw: [(one) => mark(one, color("--suspect"), color("--fail"))], setCursor: [summarise] },
@@ -167,21 +198,6 @@ function rangeY(_, low, high) {
   const least = 20 * 10 ** -parameterOf(chosen.parameter).decimals;
   const spread = Math.max((high - low) * 1.15, least);
   return [(low + high - spread) / 2, (low + high + spread) / 2];
-}
-
-function tickTimes(splits) {
-  const second = splits.length > 1 && splits[1] - splits[0] < 60 ? "2-digit" : undefined;
-  return splits.map((seconds) => {
-    const at = new Date(seconds * 1000);
-    if (chosen.span >= 86_400 && at.getHours() + at.getMinutes() === 0) return at.toLocaleDateString(undefined, { month: "short", day: "numeric" });
-    return at.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" });
-  });
-}
-
-function tickValues(splits) {
-  const step = splits.length > 1 ? splits[1] - splits[0] : 1;
-  const decimals = Math.max(0, Math.min(6, Math.ceil(-Math.log10(step) - 1e-9)));
-  return splits.map((split) => split.toLocaleString(undefined, { minimumFractionDigits: decimals, maximumFractionDigits: decimals }));
 }
 
 /** Triangles for suspect, crosses for fail; what is beyond the scale is marked at its edge. */
@@ -235,9 +251,7 @@ function overall() {
 
 const bucketText = () => (series.bucket < 60 ? `${series.bucket} s` : `${Math.round(series.bucket / 60)} min`);
 
-function say(text) {
-  if (byId("chart-said").textContent !== text) byId("chart-said").textContent = text;
-}
+const say = (text) => write(byId("chart-said"), text);
 
 function parametersOf(sensorId) {
   const named = new Set(mesh.sensors.get(sensorId)?.parameters ?? []);

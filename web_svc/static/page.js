@@ -1,12 +1,12 @@
 // Puts the parts of the page together: what the stream brings goes to the part that shows it.
 
 import { showAlerts } from "./alerts.js";
-import { appendLive, chooseSensor, reloadChart, startChart } from "./chart.js";
+import { appendLive, chooseSensor, offerParameters, reloadChart, startChart } from "./chart.js";
 import { follow } from "./live.js";
 import { mesh, placeOf, take } from "./mesh.js";
 import { middleDelay } from "./painted.js";
 import { showLedger, showPipeline } from "./pipeline.js";
-import { arrange, firstShown, markChosen, showReadings, startSites, writeLegend } from "./sites.js";
+import { arrange, firstShown, markChosen, showChosen, showReadings, startSites, writeLegend } from "./sites.js";
 import { forgetClock, format, hearClock, learn, make, nowMs, timeText, utcText, write } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
@@ -16,11 +16,19 @@ const PATIENCE_MS = 3000;
 let waiting = [];
 let state = "connecting";
 let due = 0;
+let problems = "";
 
 /** Makes a sensor the chart's, with the parameter where one is given. */
 function choose(sensorId, parameter) {
   markChosen(sensorId);
   chooseSensor(sensorId, parameter);
+}
+
+/** The same for a person who looks elsewhere: what was chosen comes into view, its row and its chart. */
+function bring(sensorId, parameter) {
+  choose(sensorId, parameter);
+  showChosen();
+  byId("chart").scrollIntoView({ block: "nearest" });
 }
 
 /** What is chosen stays in the address, so that a reload and a bookmark show the same. */
@@ -58,11 +66,12 @@ function draw() {
   }
   if (["about", "sites", "sensors"].some((part) => changed.has(part))) arrange();
   else if (readings.length) showReadings(readings, taken[0].receivedMs, !document.hidden && !reset);
-  if (changed.has("alerts") || changed.has("sources") || changed.has("about") || changed.has("sensors")) showAlerts(choose);
+  if (["alerts", "sources", "about", "sensors", "pipeline"].some((part) => changed.has(part))) showAlerts(bring);
   if (changed.has("pipeline")) showPipeline();
   if (changed.has("ledger")) showLedger();
-  if (changed.has("sources")) showProblems();
+  if (changed.has("sources") || changed.has("pipeline")) showProblems();
   chooseFirst();
+  offerParameters();
   appendLive(readings);
   if (reset) reloadChart();
 }
@@ -84,15 +93,21 @@ function say(newState, text) {
   if (newState !== "live") showProblems();
 }
 
-/** One line for each problem, with all that have it. */
+/** One line for each problem, with all that have it, and one for each stage that is not well. */
 function showProblems() {
   const names = new Map();
   for (const { name, problem } of mesh.sources.values()) {
     if (problem && problem !== "connecting") names.set(problem, [...(names.get(problem) ?? []), name]);
   }
-  byId("problems").replaceChildren(...[...names].map(([problem, those]) => {
+  const lines = [...names].map(([problem, those]) => `${those.join(", ")}: ${problem}`);
+  for (const { stage, problem } of mesh.pipeline?.stages ?? []) {
+    if (problem) lines.push(`stage ${stage.replaceAll("_", " ")}: ${problem}`);
+  }
+  if (lines.join("\n") === problems) return;
+  problems = lines.join("\n");
+  byId("problems").replaceChildren(...lines.map((line) => {
     const item = make("li");
-    item.append(make("span", "flag suspect"), `${those.join(", ")}: ${problem}`);
+    item.append(make("span", "flag suspect"), line);
     return item;
   }));
 }

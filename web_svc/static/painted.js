@@ -1,6 +1,7 @@
 // How long after it was measured is a value on the screen? A ring that never grows; tests read it as window.__painted.
 
 const SIZE = 8192;
+const LATELY_MS = 30_000;
 const ring = [];
 let next = 0;
 
@@ -15,12 +16,12 @@ export function notePainted(readings, receivedMs) {
   });
 }
 
-/** The middle delay of the last readings, in seconds; null where there are none. */
+/** The middle delay of the last readings, in seconds; null where none was painted within 30 s. */
 export function middleDelay(aheadMs) {
   const delays = [];
   for (let back = 1; back <= Math.min(200, ring.length); back += 1) {
     const one = ring[(next - back + SIZE) % SIZE];
-    if (one) delays.push((one.painted_ms + aheadMs - one.measured_us / 1000) / 1000);
+    if (one && one.painted_ms > Date.now() - LATELY_MS) delays.push((one.painted_ms + aheadMs - one.measured_us / 1000) / 1000);
   }
   return delays.length ? delays.sort((left, right) => left - right)[delays.length >> 1] : null;
 }

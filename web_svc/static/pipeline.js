@@ -42,7 +42,7 @@ function writeStage({ stage, rate_per_s: rate, backlog_count: backlog, lag_s: la
   write(lagCell, format(1).format(lag));
   if (stateCell.dataset.problem === problem) return;
   stateCell.dataset.problem = problem;
-  stateCell.replaceChildren(make("span", `flag ${problem ? "fail" : "good"}`), problem || "well");
+  stateCell.replaceChildren(...(problem ? [make("span", "flag fail"), problem] : [make("span", "flag good", "well")]));
 }
 
 export function showLedger() {

@@ -42,6 +42,16 @@ export function markChosen(sensorId) {
   rows.get(chosen)?.row.setAttribute("aria-selected", "true");
 }
 
+/** Scrolls the table, and nothing else, to the chosen sensor's row. */
+export function showChosen() {
+  const row = rows.get(chosen)?.row;
+  if (!row) return;
+  const around = byId("table").parentElement;
+  const [inside, outside] = [row.getBoundingClientRect(), around.getBoundingClientRect()];
+  const head = byId("table").tHead.offsetHeight;
+  if (inside.top < outside.top + head || inside.bottom > outside.bottom) around.scrollTop += inside.top - outside.top - head - 60;
+}
+
 /** The first sensor that is shown, or "". */
 export const firstShown = () => rows.keys().next().value ?? "";
 
@@ -69,10 +79,12 @@ export function arrange() {
     ({ region, siteId: site } = one);
     body.append(sensorRow(one));
   }
+  const hadFocus = byId("table").contains(document.activeElement);
   for (const old of [...byId("table").tBodies]) old.remove();
   byId("table").append(...bodies);
   if (!rows.has(focused)) focused = rows.has(chosen) ? chosen : firstShown();
   rows.get(focused)?.row.setAttribute("tabindex", "0");
+  if (hadFocus) rows.get(focused)?.row.focus({ preventScroll: true });
   for (const sensorId of rows.keys()) refresh(sensorId);
   sayHowMany(wanted.length, shown.length);
 }

@@ -72,11 +72,11 @@ class _AlertStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertState
     ALERT_STATE_RETURNED_UNACKNOWLEDGED: _AlertState.ValueType  # 3
     """Condition gone, nobody has seen it."""
     ALERT_STATE_SHELVED: _AlertState.ValueType  # 4
-    """Silenced until a time."""
+    """Silenced until a time. Not used yet."""
     ALERT_STATE_SUPPRESSED: _AlertState.ValueType  # 5
-    """Suppressed by design: maintenance, or masked by a sensor fault."""
+    """Suppressed by design: maintenance, or masked by a sensor fault. Not used yet."""
     ALERT_STATE_OUT_OF_SERVICE: _AlertState.ValueType  # 6
-    """Out of service."""
+    """Out of service. Not used yet."""
     ALERT_STATE_RESOLVED: _AlertState.ValueType  # 7
     """Over."""
 
@@ -92,11 +92,11 @@ ALERT_STATE_ACKNOWLEDGED: AlertState.ValueType  # 2
 ALERT_STATE_RETURNED_UNACKNOWLEDGED: AlertState.ValueType  # 3
 """Condition gone, nobody has seen it."""
 ALERT_STATE_SHELVED: AlertState.ValueType  # 4
-"""Silenced until a time."""
+"""Silenced until a time. Not used yet."""
 ALERT_STATE_SUPPRESSED: AlertState.ValueType  # 5
-"""Suppressed by design: maintenance, or masked by a sensor fault."""
+"""Suppressed by design: maintenance, or masked by a sensor fault. Not used yet."""
 ALERT_STATE_OUT_OF_SERVICE: AlertState.ValueType  # 6
-"""Out of service."""
+"""Out of service. Not used yet."""
 ALERT_STATE_RESOLVED: AlertState.ValueType  # 7
 """Over."""
 Global___AlertState: _TypeAlias = AlertState  # noqa: Y015
@@ -130,19 +130,19 @@ class Alert(_message.Message):
     alert_id: _builtins.int
     """Stable id."""
     sensor_id: _builtins.int
-    """The sensor."""
+    """The sensor; 0 where the condition is about a gateway."""
     site_id: _builtins.str
-    """Its site."""
+    """Its site; empty where unknown."""
     region: _builtins.str
     """Its region."""
     kind: Global___ConditionKind.ValueType
     """What it is about."""
     rule_id: _builtins.str
-    """The rule or detector."""
+    """The rule or detector: a rule's id, multi-parameter-rate, gateway-silence or sensor-silence."""
     contaminant_type: _builtins.str
-    """Hypothesis of what is in the water, for contamination; empty otherwise."""
+    """Hypothesis of what is in the water, for contamination: "unknown", for now; empty otherwise."""
     severity_level: _builtins.int
-    """1 (notice) to 5 (act now)."""
+    """1 (notice) to 5 (act now): the highest that its tasks told of."""
     state: Global___AlertState.ValueType
     """State."""
     summary: _builtins.str
@@ -152,10 +152,10 @@ class Alert(_message.Message):
     gateway_id: _builtins.str
     """The gateway that reported it."""
     historical: _builtins.bool
-    """From the backfill lane: history, woke nobody."""
+    """Only the backfill lane told of it: history, stored as RESOLVED, woke nobody."""
     @_builtins.property
     def raised_time(self) -> _timestamp_pb2.Timestamp:
-        """When the condition began, measured time."""
+        """When the condition began, measured time (for silence: time of arrival); of several episodes the first."""
 
     @_builtins.property
     def last_seen_time(self) -> _timestamp_pb2.Timestamp:
@@ -163,7 +163,7 @@ class Alert(_message.Message):
 
     @_builtins.property
     def cleared_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ended, measured time; unset while present."""
+        """When its newest episode ended, measured time; unset while present."""
 
     @_builtins.property
     def committed_time(self) -> _timestamp_pb2.Timestamp:
@@ -179,7 +179,9 @@ class Alert(_message.Message):
 
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertEvent]:
-        """What happened to it, oldest first."""
+        """What happened to it, oldest first: the newest 400 steps. Only in the answers of GetAlert, AcknowledgeAlert, ResolveAlert and
+        CommentAlert; empty in lists and watches. A notification has the one step that it tells of.
+        """
 
     def __init__(
         self,
@@ -229,11 +231,13 @@ class Evidence(_message.Message):
     value: _builtins.float
     """The value that showed it."""
     expected: _builtins.float
-    """What was expected or allowed."""
+    """What was expected or allowed: for "limit" and "rate" the limit, for "fast change" a value of some minutes before."""
     score: _builtins.float
-    """How strong, in robust standard deviations or as the ratio to the limit."""
+    """How strong. For "limit" and "rate": 1 at the limit, and 1 more with each limit's worth beyond it; for "fast change": the
+    rate as the ratio to the parameter's limit.
+    """
     test: _builtins.str
-    """The test, for example "spike" or "limit"."""
+    """The test: "limit" (a value), "rate" (value and limit are per hour), "fast change" (the built-in detector). May grow."""
     def __init__(
         self,
         *,
@@ -263,11 +267,11 @@ class AlertEvent(_message.Message):
     TO_STATE_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
-    """Who: a person's identity, or "system"."""
+    """Who: the wq-actor of the call, or "system"."""
     from_state: Global___AlertState.ValueType
     """From which state."""
     to_state: Global___AlertState.ValueType
-    """To which state; the same for a comment."""
+    """To which state; the same for a comment, and for a rise of severity."""
     comment: _builtins.str
     """Why."""
     @_builtins.property
@@ -293,7 +297,9 @@ Global___AlertEvent: _TypeAlias = AlertEvent  # noqa: Y015
 
 @_typing.final
 class AlertFilter(_message.Message):
-    """Which alerts."""
+    """Which alerts. All conditions must hold; what is empty, 0 or unset does not restrict. Whatever is wrong is INVALID_ARGUMENT
+    (INVALID_FILTER), every field named in BadRequest.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -306,18 +312,18 @@ class AlertFilter(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     min_severity_level: _builtins.int
-    """At least this severe."""
+    """At least this severe, 1 to 5; 0: any."""
     @_builtins.property
     def sensor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Sensors."""
+        """Sensors, at most 1,000; 0 is what is about no sensor."""
 
     @_builtins.property
     def site_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sites."""
+        """Sites, at most 1,000."""
 
     @_builtins.property
     def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Regions."""
+        """Regions, at most 100."""
 
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___ConditionKind.ValueType]:
@@ -325,7 +331,7 @@ class AlertFilter(_message.Message):
 
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___AlertState.ValueType]:
-        """States; empty: all but RESOLVED."""
+        """States; empty: all but RESOLVED. History of backfill is RESOLVED."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -333,7 +339,7 @@ class AlertFilter(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Raised before."""
+        """Raised before, after start_time."""
 
     def __init__(
         self,
@@ -413,7 +419,7 @@ class ListAlertsRequest(_message.Message):
     page_size: _builtins.int
     """At most this many; 0: 100; lowered to 1,000."""
     page_token: _builtins.str
-    """From the previous answer."""
+    """From the previous answer; with another filter: INVALID_ARGUMENT (QUESTION_CHANGED)."""
     @_builtins.property
     def filter(self) -> Global___AlertFilter:
         """Which."""
@@ -520,7 +526,7 @@ class AcknowledgeAlertRequest(_message.Message):
     alert_id: _builtins.int
     """Which."""
     comment: _builtins.str
-    """Remark."""
+    """Remark, up to 2,000 characters; may be empty."""
     def __init__(
         self,
         *,
@@ -672,7 +678,7 @@ class ResolveAlertRequest(_message.Message):
     alert_id: _builtins.int
     """Which."""
     comment: _builtins.str
-    """Why; required."""
+    """Why; required, 1 to 2,000 characters."""
     def __init__(
         self,
         *,

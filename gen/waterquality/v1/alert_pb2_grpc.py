@@ -26,8 +26,14 @@ if _version_not_supported:
 
 
 class AlertServiceStub:
-    """Lists and moves alerts. A condition has at most one open alert, whatever happens. Who acts is the caller's identity; on
-    loopback without identities, the metadata key `wq-actor`.
+    """Lists and moves alerts. A condition has at most one open alert, whatever happens. Any server may be asked: a change is seen by
+    every read that begins after its answer.
+
+    Who acts says so in the metadata key `wq-actor`, which is believed as it comes, since only loopback is served: 1 to 100
+    printable characters, not "system" (INVALID_ARGUMENT, field `wq-actor`); without it "anonymous". It stands in the history.
+
+    NOT_FOUND (ALERT_NOT_FOUND) for an id that does not exist, on every RPC that names one. ShelveAlert, UnshelveAlert and
+    GetAlarmPerformance are not built yet: UNIMPLEMENTED (NOT_SERVED_YET).
     """
 
     def __init__(self, channel):
@@ -84,33 +90,44 @@ class AlertServiceStub:
 
 
 class AlertServiceServicer:
-    """Lists and moves alerts. A condition has at most one open alert, whatever happens. Who acts is the caller's identity; on
-    loopback without identities, the metadata key `wq-actor`.
+    """Lists and moves alerts. A condition has at most one open alert, whatever happens. Any server may be asked: a change is seen by
+    every read that begins after its answer.
+
+    Who acts says so in the metadata key `wq-actor`, which is believed as it comes, since only loopback is served: 1 to 100
+    printable characters, not "system" (INVALID_ARGUMENT, field `wq-actor`); without it "anonymous". It stands in the history.
+
+    NOT_FOUND (ALERT_NOT_FOUND) for an id that does not exist, on every RPC that names one. ShelveAlert, UnshelveAlert and
+    GetAlarmPerformance are not built yet: UNIMPLEMENTED (NOT_SERVED_YET).
     """
 
     def GetAlert(self, request, context):
-        """Returns one alert or NOT_FOUND.
+        """Returns one alert with its history, or NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAlerts(self, request, context):
-        """Lists alerts, newest first.
+        """Lists alerts, the condition that began last first, without their histories.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchAlerts(self, request, context):
-        """First the open alerts that match, then every change.
+        """First the open alerts that match, then every alert that changes, as it is after its change, and once more when it does not
+        match any longer, for example because it was resolved. Of changes that follow each other quickly the last is shown. From
+        when the initial metadata arrives no change is missed, whichever server made it. Without histories. At most 100 watch at
+        once per server; more: UNAVAILABLE (TOO_MANY_WATCHERS) with RetryInfo. Ends with UNAVAILABLE (CLOSING) when the server
+        stops, (ANSWER_NOT_READ) for a caller that does not read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcknowledgeAlert(self, request, context):
-        """Says that a person has seen it. FAILED_PRECONDITION if it is resolved. A returned alert is resolved by it.
+        """Says that a person has seen it. A returned alert is resolved by it. FAILED_PRECONDITION: ALERT_RESOLVED if it is over,
+        ALREADY_ACKNOWLEDGED if somebody did it before, metadata `state`: nothing is left to do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,14 +148,15 @@ class AlertServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResolveAlert(self, request, context):
-        """Closes it by hand; it reopens as a new alert if the condition is raised again.
+        """Closes it by hand, whether or not its condition is over. No later news of the same episode opens it again; a new episode of
+        the condition is a new alert. FAILED_PRECONDITION (ALERT_RESOLVED) if it is over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CommentAlert(self, request, context):
-        """Adds a remark to its history.
+        """Adds a remark to its history, in any state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,8 +226,14 @@ def add_AlertServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AlertService:
-    """Lists and moves alerts. A condition has at most one open alert, whatever happens. Who acts is the caller's identity; on
-    loopback without identities, the metadata key `wq-actor`.
+    """Lists and moves alerts. A condition has at most one open alert, whatever happens. Any server may be asked: a change is seen by
+    every read that begins after its answer.
+
+    Who acts says so in the metadata key `wq-actor`, which is believed as it comes, since only loopback is served: 1 to 100
+    printable characters, not "system" (INVALID_ARGUMENT, field `wq-actor`); without it "anonymous". It stands in the history.
+
+    NOT_FOUND (ALERT_NOT_FOUND) for an id that does not exist, on every RPC that names one. ShelveAlert, UnshelveAlert and
+    GetAlarmPerformance are not built yet: UNIMPLEMENTED (NOT_SERVED_YET).
     """
 
     @staticmethod

@@ -27,8 +27,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AlertServiceStub:
-    """Lists and moves alerts. A condition has at most one open alert, whatever happens. Who acts is the caller's identity; on
-    loopback without identities, the metadata key `wq-actor`.
+    """Lists and moves alerts. A condition has at most one open alert, whatever happens. Any server may be asked: a change is seen by
+    every read that begins after its answer.
+
+    Who acts says so in the metadata key `wq-actor`, which is believed as it comes, since only loopback is served: 1 to 100
+    printable characters, not "system" (INVALID_ARGUMENT, field `wq-actor`); without it "anonymous". It stands in the history.
+
+    NOT_FOUND (ALERT_NOT_FOUND) for an id that does not exist, on every RPC that names one. ShelveAlert, UnshelveAlert and
+    GetAlarmPerformance are not built yet: UNIMPLEMENTED (NOT_SERVED_YET).
     """
 
     @_typing.overload
@@ -36,53 +42,83 @@ class AlertServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AlertServiceAsyncStub: ...
     GetAlert: _grpc.UnaryUnaryMultiCallable[_alert_pb2.GetAlertRequest, _alert_pb2.GetAlertResponse]
-    """Returns one alert or NOT_FOUND."""
+    """Returns one alert with its history, or NOT_FOUND."""
     ListAlerts: _grpc.UnaryUnaryMultiCallable[_alert_pb2.ListAlertsRequest, _alert_pb2.ListAlertsResponse]
-    """Lists alerts, newest first."""
+    """Lists alerts, the condition that began last first, without their histories."""
     WatchAlerts: _grpc.UnaryStreamMultiCallable[_alert_pb2.WatchAlertsRequest, _alert_pb2.WatchAlertsResponse]
-    """First the open alerts that match, then every change."""
+    """First the open alerts that match, then every alert that changes, as it is after its change, and once more when it does not
+    match any longer, for example because it was resolved. Of changes that follow each other quickly the last is shown. From
+    when the initial metadata arrives no change is missed, whichever server made it. Without histories. At most 100 watch at
+    once per server; more: UNAVAILABLE (TOO_MANY_WATCHERS) with RetryInfo. Ends with UNAVAILABLE (CLOSING) when the server
+    stops, (ANSWER_NOT_READ) for a caller that does not read.
+    """
     AcknowledgeAlert: _grpc.UnaryUnaryMultiCallable[_alert_pb2.AcknowledgeAlertRequest, _alert_pb2.AcknowledgeAlertResponse]
-    """Says that a person has seen it. FAILED_PRECONDITION if it is resolved. A returned alert is resolved by it."""
+    """Says that a person has seen it. A returned alert is resolved by it. FAILED_PRECONDITION: ALERT_RESOLVED if it is over,
+    ALREADY_ACKNOWLEDGED if somebody did it before, metadata `state`: nothing is left to do.
+    """
     ShelveAlert: _grpc.UnaryUnaryMultiCallable[_alert_pb2.ShelveAlertRequest, _alert_pb2.ShelveAlertResponse]
     """Silences it until a time, with a reason."""
     UnshelveAlert: _grpc.UnaryUnaryMultiCallable[_alert_pb2.UnshelveAlertRequest, _alert_pb2.UnshelveAlertResponse]
     """Ends the silence."""
     ResolveAlert: _grpc.UnaryUnaryMultiCallable[_alert_pb2.ResolveAlertRequest, _alert_pb2.ResolveAlertResponse]
-    """Closes it by hand; it reopens as a new alert if the condition is raised again."""
+    """Closes it by hand, whether or not its condition is over. No later news of the same episode opens it again; a new episode of
+    the condition is a new alert. FAILED_PRECONDITION (ALERT_RESOLVED) if it is over.
+    """
     CommentAlert: _grpc.UnaryUnaryMultiCallable[_alert_pb2.CommentAlertRequest, _alert_pb2.CommentAlertResponse]
-    """Adds a remark to its history."""
+    """Adds a remark to its history, in any state."""
     GetAlarmPerformance: _grpc.UnaryUnaryMultiCallable[_alert_pb2.GetAlarmPerformanceRequest, _alert_pb2.GetAlarmPerformanceResponse]
     """Alarm-system performance after ISA-18.2: rates, floods, chattering, stale, top ten."""
 
 @_typing.type_check_only
 class AlertServiceAsyncStub(AlertServiceStub):
-    """Lists and moves alerts. A condition has at most one open alert, whatever happens. Who acts is the caller's identity; on
-    loopback without identities, the metadata key `wq-actor`.
+    """Lists and moves alerts. A condition has at most one open alert, whatever happens. Any server may be asked: a change is seen by
+    every read that begins after its answer.
+
+    Who acts says so in the metadata key `wq-actor`, which is believed as it comes, since only loopback is served: 1 to 100
+    printable characters, not "system" (INVALID_ARGUMENT, field `wq-actor`); without it "anonymous". It stands in the history.
+
+    NOT_FOUND (ALERT_NOT_FOUND) for an id that does not exist, on every RPC that names one. ShelveAlert, UnshelveAlert and
+    GetAlarmPerformance are not built yet: UNIMPLEMENTED (NOT_SERVED_YET).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAlert: _aio.UnaryUnaryMultiCallable[_alert_pb2.GetAlertRequest, _alert_pb2.GetAlertResponse]  # type: ignore[assignment]
-    """Returns one alert or NOT_FOUND."""
+    """Returns one alert with its history, or NOT_FOUND."""
     ListAlerts: _aio.UnaryUnaryMultiCallable[_alert_pb2.ListAlertsRequest, _alert_pb2.ListAlertsResponse]  # type: ignore[assignment]
-    """Lists alerts, newest first."""
+    """Lists alerts, the condition that began last first, without their histories."""
     WatchAlerts: _aio.UnaryStreamMultiCallable[_alert_pb2.WatchAlertsRequest, _alert_pb2.WatchAlertsResponse]  # type: ignore[assignment]
-    """First the open alerts that match, then every change."""
+    """First the open alerts that match, then every alert that changes, as it is after its change, and once more when it does not
+    match any longer, for example because it was resolved. Of changes that follow each other quickly the last is shown. From
+    when the initial metadata arrives no change is missed, whichever server made it. Without histories. At most 100 watch at
+    once per server; more: UNAVAILABLE (TOO_MANY_WATCHERS) with RetryInfo. Ends with UNAVAILABLE (CLOSING) when the server
+    stops, (ANSWER_NOT_READ) for a caller that does not read.
+    """
     AcknowledgeAlert: _aio.UnaryUnaryMultiCallable[_alert_pb2.AcknowledgeAlertRequest, _alert_pb2.AcknowledgeAlertResponse]  # type: ignore[assignment]
-    """Says that a person has seen it. FAILED_PRECONDITION if it is resolved. A returned alert is resolved by it."""
+    """Says that a person has seen it. A returned alert is resolved by it. FAILED_PRECONDITION: ALERT_RESOLVED if it is over,
+    ALREADY_ACKNOWLEDGED if somebody did it before, metadata `state`: nothing is left to do.
+    """
     ShelveAlert: _aio.UnaryUnaryMultiCallable[_alert_pb2.ShelveAlertRequest, _alert_pb2.ShelveAlertResponse]  # type: ignore[assignment]
     """Silences it until a time, with a reason."""
     UnshelveAlert: _aio.UnaryUnaryMultiCallable[_alert_pb2.UnshelveAlertRequest, _alert_pb2.UnshelveAlertResponse]  # type: ignore[assignment]
     """Ends the silence."""
     ResolveAlert: _aio.UnaryUnaryMultiCallable[_alert_pb2.ResolveAlertRequest, _alert_pb2.ResolveAlertResponse]  # type: ignore[assignment]
-    """Closes it by hand; it reopens as a new alert if the condition is raised again."""
+    """Closes it by hand, whether or not its condition is over. No later news of the same episode opens it again; a new episode of
+    the condition is a new alert. FAILED_PRECONDITION (ALERT_RESOLVED) if it is over.
+    """
     CommentAlert: _aio.UnaryUnaryMultiCallable[_alert_pb2.CommentAlertRequest, _alert_pb2.CommentAlertResponse]  # type: ignore[assignment]
-    """Adds a remark to its history."""
+    """Adds a remark to its history, in any state."""
     GetAlarmPerformance: _aio.UnaryUnaryMultiCallable[_alert_pb2.GetAlarmPerformanceRequest, _alert_pb2.GetAlarmPerformanceResponse]  # type: ignore[assignment]
     """Alarm-system performance after ISA-18.2: rates, floods, chattering, stale, top ten."""
 
 class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Lists and moves alerts. A condition has at most one open alert, whatever happens. Who acts is the caller's identity; on
-    loopback without identities, the metadata key `wq-actor`.
+    """Lists and moves alerts. A condition has at most one open alert, whatever happens. Any server may be asked: a change is seen by
+    every read that begins after its answer.
+
+    Who acts says so in the metadata key `wq-actor`, which is believed as it comes, since only loopback is served: 1 to 100
+    printable characters, not "system" (INVALID_ARGUMENT, field `wq-actor`); without it "anonymous". It stands in the history.
+
+    NOT_FOUND (ALERT_NOT_FOUND) for an id that does not exist, on every RPC that names one. ShelveAlert, UnshelveAlert and
+    GetAlarmPerformance are not built yet: UNIMPLEMENTED (NOT_SERVED_YET).
     """
 
     @_abc_1.abstractmethod
@@ -91,7 +127,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_pb2.GetAlertRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alert_pb2.GetAlertResponse, _abc.Awaitable[_alert_pb2.GetAlertResponse]]:
-        """Returns one alert or NOT_FOUND."""
+        """Returns one alert with its history, or NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListAlerts(
@@ -99,7 +135,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_pb2.ListAlertsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alert_pb2.ListAlertsResponse, _abc.Awaitable[_alert_pb2.ListAlertsResponse]]:
-        """Lists alerts, newest first."""
+        """Lists alerts, the condition that began last first, without their histories."""
 
     @_abc_1.abstractmethod
     def WatchAlerts(
@@ -107,7 +143,12 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_pb2.WatchAlertsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_alert_pb2.WatchAlertsResponse], _abc.AsyncIterator[_alert_pb2.WatchAlertsResponse]]:
-        """First the open alerts that match, then every change."""
+        """First the open alerts that match, then every alert that changes, as it is after its change, and once more when it does not
+        match any longer, for example because it was resolved. Of changes that follow each other quickly the last is shown. From
+        when the initial metadata arrives no change is missed, whichever server made it. Without histories. At most 100 watch at
+        once per server; more: UNAVAILABLE (TOO_MANY_WATCHERS) with RetryInfo. Ends with UNAVAILABLE (CLOSING) when the server
+        stops, (ANSWER_NOT_READ) for a caller that does not read.
+        """
 
     @_abc_1.abstractmethod
     def AcknowledgeAlert(
@@ -115,7 +156,9 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_pb2.AcknowledgeAlertRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alert_pb2.AcknowledgeAlertResponse, _abc.Awaitable[_alert_pb2.AcknowledgeAlertResponse]]:
-        """Says that a person has seen it. FAILED_PRECONDITION if it is resolved. A returned alert is resolved by it."""
+        """Says that a person has seen it. A returned alert is resolved by it. FAILED_PRECONDITION: ALERT_RESOLVED if it is over,
+        ALREADY_ACKNOWLEDGED if somebody did it before, metadata `state`: nothing is left to do.
+        """
 
     @_abc_1.abstractmethod
     def ShelveAlert(
@@ -139,7 +182,9 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_pb2.ResolveAlertRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alert_pb2.ResolveAlertResponse, _abc.Awaitable[_alert_pb2.ResolveAlertResponse]]:
-        """Closes it by hand; it reopens as a new alert if the condition is raised again."""
+        """Closes it by hand, whether or not its condition is over. No later news of the same episode opens it again; a new episode of
+        the condition is a new alert. FAILED_PRECONDITION (ALERT_RESOLVED) if it is over.
+        """
 
     @_abc_1.abstractmethod
     def CommentAlert(
@@ -147,7 +192,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_pb2.CommentAlertRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alert_pb2.CommentAlertResponse, _abc.Awaitable[_alert_pb2.CommentAlertResponse]]:
-        """Adds a remark to its history."""
+        """Adds a remark to its history, in any state."""
 
     @_abc_1.abstractmethod
     def GetAlarmPerformance(

@@ -44,17 +44,17 @@ class ArchiveObject(_message.Message):
     size_bytes: _builtins.int
     """Size."""
     sha256: _builtins.str
-    """Checksum, hexadecimal."""
+    """Checksum, 64 hexadecimal digits."""
     log_partition: _builtins.int
     """Partition of the log that it was packed from."""
     first_offset: _builtins.int
-    """First log offset that it covers."""
+    """First log offset that its chunk covers; one chunk makes an object for each region and day."""
     last_offset: _builtins.int
-    """Last log offset that it covers."""
+    """Last log offset that its chunk covers."""
     log_id: _builtins.str
     """Identity of the log, so that offsets of another log are never mistaken."""
     log_topic: _builtins.str
-    """Topic of the log: live and backfill are separate."""
+    """Topic of the log, screened or screened_backfill: live and backfill are separate."""
     @_builtins.property
     def first_time(self) -> _timestamp_pb2.Timestamp:
         """Measured time of the first reading."""
@@ -65,7 +65,7 @@ class ArchiveObject(_message.Message):
 
     @_builtins.property
     def stored_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was stored."""
+        """When its chunk was cut."""
 
     def __init__(
         self,
@@ -93,7 +93,9 @@ Global___ArchiveObject: _TypeAlias = ArchiveObject  # noqa: Y015
 
 @_typing.final
 class ArchiveFilter(_message.Message):
-    """Which part of the archive."""
+    """Which part of the archive. Objects are listed and checked that have any reading of the time; a restore puts back only
+    readings of the time. Whatever is wrong is INVALID_ARGUMENT (INVALID_FILTER).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -102,7 +104,7 @@ class ArchiveFilter(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Regions; empty: all."""
+        """Regions, at most 1,000; empty: all."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -110,7 +112,7 @@ class ArchiveFilter(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Readings measured before this time."""
+        """Readings measured before this time, which must be after start_time."""
 
     def __init__(
         self,
@@ -139,7 +141,7 @@ class ListObjectsRequest(_message.Message):
     page_size: _builtins.int
     """At most this many; 0: 100; lowered to 1,000."""
     page_token: _builtins.str
-    """From the previous answer."""
+    """From the previous answer; with another filter: INVALID_ARGUMENT (QUESTION_CHANGED)."""
     @_builtins.property
     def filter(self) -> Global___ArchiveFilter:
         """Which."""
@@ -229,7 +231,7 @@ class VerifyArchiveResponse(_message.Message):
     """What is wrong with it."""
     @_builtins.property
     def damaged(self) -> Global___ArchiveObject:
-        """An object that does not hold what the manifest says; unset where none."""
+        """An object that does not hold what the manifest says; unset where none. Of one that the manifest does not know only the path."""
 
     def __init__(
         self,
@@ -256,7 +258,7 @@ class RestoreReadingsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     source: _builtins.str
-    """Name of a configured archive to restore from; empty: the deployment's own."""
+    """Name of an archive in the server's setting `archives`; empty: the deployment's own."""
     @_builtins.property
     def filter(self) -> Global___ArchiveFilter:
         """Which."""
@@ -284,13 +286,19 @@ class RestoreReadingsResponse(_message.Message):
     RESTORED_COUNT_FIELD_NUMBER: _builtins.int
     TOTAL_COUNT_FIELD_NUMBER: _builtins.int
     POSITIONS_FIELD_NUMBER: _builtins.int
+    UNPROVEN_COUNT_FIELD_NUMBER: _builtins.int
     restored_count: _builtins.int
-    """Readings put back so far."""
+    """Readings that are durable in the log so far: what was sent twice counts twice, and what is there already counts too."""
     total_count: _builtins.int
-    """Readings to put back."""
+    """Readings to put back, as far as is known: those left out go from it when their object is read."""
+    unproven_count: _builtins.int
+    """Readings put back from objects of which the archive did not tell within 30 s which of their readings had lost against
+    another of the same sensor and time (its recording was behind, or it ended before it told). They were put back last; where
+    two partitions of the log have different values there, the wrong one may stand. 0: the table is what it was.
+    """
     @_builtins.property
     def positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Positions in the log: pass them as `at_least` to read what was restored."""
+        """With the last progress, positions in the log: pass them as `at_least` to read what was restored."""
 
     def __init__(
         self,
@@ -298,10 +306,11 @@ class RestoreReadingsResponse(_message.Message):
         restored_count: _builtins.int = ...,
         total_count: _builtins.int = ...,
         positions: _abc.Iterable[_builtins.str] | None = ...,
+        unproven_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["positions", b"positions", "restored_count", b"restored_count", "total_count", b"total_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["positions", b"positions", "restored_count", b"restored_count", "total_count", b"total_count", "unproven_count", b"unproven_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

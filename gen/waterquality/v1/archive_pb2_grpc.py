@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ArchiveServiceStub:
-    """Lists, checks and restores the archive.
+    """Lists, checks and restores the archive. At most 4 checks and restores run at once per server; more: UNAVAILABLE
+    (TOO_MANY_QUERIES) with RetryInfo. Who does not read their progress is ended with UNAVAILABLE (ANSWER_NOT_READ).
     """
 
     def __init__(self, channel):
@@ -53,7 +54,8 @@ class ArchiveServiceStub:
 
 
 class ArchiveServiceServicer:
-    """Lists, checks and restores the archive.
+    """Lists, checks and restores the archive. At most 4 checks and restores run at once per server; more: UNAVAILABLE
+    (TOO_MANY_QUERIES) with RetryInfo. Who does not read their progress is ended with UNAVAILABLE (ANSWER_NOT_READ).
     """
 
     def ListObjects(self, request, context):
@@ -64,7 +66,8 @@ class ArchiveServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyArchive(self, request, context):
-        """Reads objects again and compares count and checksum with the manifest, reporting as it goes.
+        """Reads objects again and compares size, checksum and content with the manifest, reporting as it goes; then looks for objects
+        and manifest records that the manifest does not know.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,7 +75,15 @@ class ArchiveServiceServicer:
 
     def RestoreReadings(self, request, context):
         """Puts archived readings back into the log (topic `restored`), from where they are recorded with the flags they had; what is
-        there already is left alone. Cancelling stops it; repeating it is safe.
+        there already is left alone. Readings that lost against another of the same sensor and time are left out; for word of which
+        those are it waits up to 30 s, see unproven_count. Nothing of it is in the ledger, is screened again, makes conditions or
+        is archived again. Cancelling stops it; repeating it is safe.
+
+        Another deployment's archive (`source`) is restored only into an empty deployment: no reading accepted, recorded or
+        archived here but what came from the same archive. Its objects and manifest are copied, and are this deployment's from then
+        on. FAILED_PRECONDITION: NOT_EMPTY; NO_MANIFEST; UNSAFE_PATH or INVALID_MANIFEST for a manifest that no deployment of ours
+        writes: nothing was restored; OBJECT_DAMAGED for an object that is not what the manifest says: of that one nothing was put
+        back, of those before it everything was; RESTORE_RUNNING: one at a time. NOT_FOUND (UNKNOWN_ARCHIVE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +116,8 @@ def add_ArchiveServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ArchiveService:
-    """Lists, checks and restores the archive.
+    """Lists, checks and restores the archive. At most 4 checks and restores run at once per server; more: UNAVAILABLE
+    (TOO_MANY_QUERIES) with RetryInfo. Who does not read their progress is ended with UNAVAILABLE (ANSWER_NOT_READ).
     """
 
     @staticmethod

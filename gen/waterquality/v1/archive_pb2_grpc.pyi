@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ArchiveServiceStub:
-    """Lists, checks and restores the archive."""
+    """Lists, checks and restores the archive. At most 4 checks and restores run at once per server; more: UNAVAILABLE
+    (TOO_MANY_QUERIES) with RetryInfo. Who does not read their progress is ended with UNAVAILABLE (ANSWER_NOT_READ).
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,28 +38,52 @@ class ArchiveServiceStub:
     ListObjects: _grpc.UnaryUnaryMultiCallable[_archive_pb2.ListObjectsRequest, _archive_pb2.ListObjectsResponse]
     """Lists objects of the manifest, by path."""
     VerifyArchive: _grpc.UnaryStreamMultiCallable[_archive_pb2.VerifyArchiveRequest, _archive_pb2.VerifyArchiveResponse]
-    """Reads objects again and compares count and checksum with the manifest, reporting as it goes."""
+    """Reads objects again and compares size, checksum and content with the manifest, reporting as it goes; then looks for objects
+    and manifest records that the manifest does not know.
+    """
     RestoreReadings: _grpc.UnaryStreamMultiCallable[_archive_pb2.RestoreReadingsRequest, _archive_pb2.RestoreReadingsResponse]
     """Puts archived readings back into the log (topic `restored`), from where they are recorded with the flags they had; what is
-    there already is left alone. Cancelling stops it; repeating it is safe.
+    there already is left alone. Readings that lost against another of the same sensor and time are left out; for word of which
+    those are it waits up to 30 s, see unproven_count. Nothing of it is in the ledger, is screened again, makes conditions or
+    is archived again. Cancelling stops it; repeating it is safe.
+
+    Another deployment's archive (`source`) is restored only into an empty deployment: no reading accepted, recorded or
+    archived here but what came from the same archive. Its objects and manifest are copied, and are this deployment's from then
+    on. FAILED_PRECONDITION: NOT_EMPTY; NO_MANIFEST; UNSAFE_PATH or INVALID_MANIFEST for a manifest that no deployment of ours
+    writes: nothing was restored; OBJECT_DAMAGED for an object that is not what the manifest says: of that one nothing was put
+    back, of those before it everything was; RESTORE_RUNNING: one at a time. NOT_FOUND (UNKNOWN_ARCHIVE).
     """
 
 @_typing.type_check_only
 class ArchiveServiceAsyncStub(ArchiveServiceStub):
-    """Lists, checks and restores the archive."""
+    """Lists, checks and restores the archive. At most 4 checks and restores run at once per server; more: UNAVAILABLE
+    (TOO_MANY_QUERIES) with RetryInfo. Who does not read their progress is ended with UNAVAILABLE (ANSWER_NOT_READ).
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListObjects: _aio.UnaryUnaryMultiCallable[_archive_pb2.ListObjectsRequest, _archive_pb2.ListObjectsResponse]  # type: ignore[assignment]
     """Lists objects of the manifest, by path."""
     VerifyArchive: _aio.UnaryStreamMultiCallable[_archive_pb2.VerifyArchiveRequest, _archive_pb2.VerifyArchiveResponse]  # type: ignore[assignment]
-    """Reads objects again and compares count and checksum with the manifest, reporting as it goes."""
+    """Reads objects again and compares size, checksum and content with the manifest, reporting as it goes; then looks for objects
+    and manifest records that the manifest does not know.
+    """
     RestoreReadings: _aio.UnaryStreamMultiCallable[_archive_pb2.RestoreReadingsRequest, _archive_pb2.RestoreReadingsResponse]  # type: ignore[assignment]
     """Puts archived readings back into the log (topic `restored`), from where they are recorded with the flags they had; what is
-    there already is left alone. Cancelling stops it; repeating it is safe.
+    there already is left alone. Readings that lost against another of the same sensor and time are left out; for word of which
+    those are it waits up to 30 s, see unproven_count. Nothing of it is in the ledger, is screened again, makes conditions or
+    is archived again. Cancelling stops it; repeating it is safe.
+
+    Another deployment's archive (`source`) is restored only into an empty deployment: no reading accepted, recorded or
+    archived here but what came from the same archive. Its objects and manifest are copied, and are this deployment's from then
+    on. FAILED_PRECONDITION: NOT_EMPTY; NO_MANIFEST; UNSAFE_PATH or INVALID_MANIFEST for a manifest that no deployment of ours
+    writes: nothing was restored; OBJECT_DAMAGED for an object that is not what the manifest says: of that one nothing was put
+    back, of those before it everything was; RESTORE_RUNNING: one at a time. NOT_FOUND (UNKNOWN_ARCHIVE).
     """
 
 class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Lists, checks and restores the archive."""
+    """Lists, checks and restores the archive. At most 4 checks and restores run at once per server; more: UNAVAILABLE
+    (TOO_MANY_QUERIES) with RetryInfo. Who does not read their progress is ended with UNAVAILABLE (ANSWER_NOT_READ).
+    """
 
     @_abc_1.abstractmethod
     def ListObjects(
@@ -73,7 +99,9 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _archive_pb2.VerifyArchiveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_archive_pb2.VerifyArchiveResponse], _abc.AsyncIterator[_archive_pb2.VerifyArchiveResponse]]:
-        """Reads objects again and compares count and checksum with the manifest, reporting as it goes."""
+        """Reads objects again and compares size, checksum and content with the manifest, reporting as it goes; then looks for objects
+        and manifest records that the manifest does not know.
+        """
 
     @_abc_1.abstractmethod
     def RestoreReadings(
@@ -82,7 +110,15 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_archive_pb2.RestoreReadingsResponse], _abc.AsyncIterator[_archive_pb2.RestoreReadingsResponse]]:
         """Puts archived readings back into the log (topic `restored`), from where they are recorded with the flags they had; what is
-        there already is left alone. Cancelling stops it; repeating it is safe.
+        there already is left alone. Readings that lost against another of the same sensor and time are left out; for word of which
+        those are it waits up to 30 s, see unproven_count. Nothing of it is in the ledger, is screened again, makes conditions or
+        is archived again. Cancelling stops it; repeating it is safe.
+
+        Another deployment's archive (`source`) is restored only into an empty deployment: no reading accepted, recorded or
+        archived here but what came from the same archive. Its objects and manifest are copied, and are this deployment's from then
+        on. FAILED_PRECONDITION: NOT_EMPTY; NO_MANIFEST; UNSAFE_PATH or INVALID_MANIFEST for a manifest that no deployment of ours
+        writes: nothing was restored; OBJECT_DAMAGED for an object that is not what the manifest says: of that one nothing was put
+        back, of those before it everything was; RESTORE_RUNNING: one at a time. NOT_FOUND (UNKNOWN_ARCHIVE).
         """
 
 def add_ArchiveServiceServicer_to_server(servicer: ArchiveServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

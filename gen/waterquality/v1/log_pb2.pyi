@@ -4,7 +4,15 @@ isort:skip_file
 What travels in the log between our own services. Versioned like everything else: a new service reads old records.
 Every record that holds readings also carries the headers `gateway`, `hour` (start of the hour of arrival, microseconds
 since 1970-01-01T00:00:00Z) and `count` (readings), and a refused one `reasons` (RejectionReason:count pairs), so that a
-stage can count, or give up, without reading the record itself.
+stage can count, or give up, without reading the record itself. A screened record also carries `source` (its source_offset and
+previous_source_offset, with a colon between) and, where it has conditions, `conditions` (how many): one without it need not be
+read by whoever wants conditions.
+
+A record of the topic `silence` is a ConditionTask of task.proto of the kind SILENCE, with the header `conditions` of 1: it
+is made by the clock of arrival, outside the fold. What lost against another reading of the same sensor and time is no
+record: it is exported to objects beside the manifest, `manifest/<log_id>/conflicts/<shard>/<number>-<count>-<sha256>.jsonl`,
+a JSON object on each line with the reading and its place (topic, partition, offset, index). An object below `told/` beside
+them says up to which offsets a shard has told everything.
 """
 
 from collections import abc as _abc
@@ -37,7 +45,7 @@ class _ContextKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ContextKi
     CONTEXT_KIND_UNSPECIFIED: _ContextKind.ValueType  # 0
     """Not given."""
     CONTEXT_KIND_RULES: _ContextKind.ValueType  # 1
-    """Rules in force."""
+    """Rules."""
     CONTEXT_KIND_CATALOG: _ContextKind.ValueType  # 2
     """Sites and sensors: source type, state, expected period."""
     CONTEXT_KIND_MODEL: _ContextKind.ValueType  # 3
@@ -49,7 +57,7 @@ class ContextKind(_ContextKind, metaclass=_ContextKindEnumTypeWrapper):
 CONTEXT_KIND_UNSPECIFIED: ContextKind.ValueType  # 0
 """Not given."""
 CONTEXT_KIND_RULES: ContextKind.ValueType  # 1
-"""Rules in force."""
+"""Rules."""
 CONTEXT_KIND_CATALOG: ContextKind.ValueType  # 2
 """Sites and sensors: source type, state, expected period."""
 CONTEXT_KIND_MODEL: ContextKind.ValueType  # 3
@@ -176,7 +184,7 @@ class RulesContext(_message.Message):
     RULES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[_rule_pb2.Rule]:
-        """Rules in force."""
+        """All rules by id, disabled ones too, so that a reader can tell them from deleted ones."""
 
     def __init__(
         self,
@@ -223,8 +231,8 @@ Global___CatalogContext: _TypeAlias = CatalogContext  # noqa: Y015
 
 @_typing.final
 class ScreenedBatch(_message.Message):
-    """A record of `screened` or `screened_backfill`: the same readings with flags, and the conditions that they began, changed or ended. One
-    record, so that flags, conditions and progress are written together or not at all.
+    """A record of `screened` or `screened_backfill`: the same readings with flags, and the conditions that they began, changed or
+    ended. One record, so that flags, conditions and progress are written together or not at all.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -256,7 +264,9 @@ class ScreenedBatch(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.ConditionTask]:
-        """What the readings changed."""
+        """What the readings changed, in the order of measured time and condition_id; at most 5,000. Those of the backfill lane are
+        historical.
+        """
 
     @_builtins.property
     def context_version(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -285,7 +295,9 @@ Global___ScreenedBatch: _TypeAlias = ScreenedBatch  # noqa: Y015
 
 @_typing.final
 class RestoredBatch(_message.Message):
-    """A record of `restored`: archived readings on their way back to the shards, flags kept."""
+    """A record of `restored`: archived readings on their way back to the shards, flags kept. No headers: nothing of it is in the
+    ledger.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -377,7 +389,9 @@ class DeadRecord(_message.Message):
     PROBLEM_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """The stage that gave up: screen, record, archive, publish."""
+    """The stage that gave up: screen, record, archive, publish (its readings are stored and archived all the same),
+    record_restored.
+    """
     topic: _builtins.str
     """Topic of the record."""
     partition: _builtins.int

@@ -4,7 +4,15 @@ isort:skip_file
 What travels in the log between our own services. Versioned like everything else: a new service reads old records.
 Every record that holds readings also carries the headers `gateway`, `hour` (start of the hour of arrival, microseconds
 since 1970-01-01T00:00:00Z) and `count` (readings), and a refused one `reasons` (RejectionReason:count pairs), so that a
-stage can count, or give up, without reading the record itself.
+stage can count, or give up, without reading the record itself. A screened record also carries `source` (its source_offset and
+previous_source_offset, with a colon between) and, where it has conditions, `conditions` (how many): one without it need not be
+read by whoever wants conditions.
+
+A record of the topic `silence` is a ConditionTask of task.proto of the kind SILENCE, with the header `conditions` of 1: it
+is made by the clock of arrival, outside the fold. What lost against another reading of the same sensor and time is no
+record: it is exported to objects beside the manifest, `manifest/<log_id>/conflicts/<shard>/<number>-<count>-<sha256>.jsonl`,
+a JSON object on each line with the reading and its place (topic, partition, offset, index). An object below `told/` beside
+them says up to which offsets a shard has told everything.
 """
 
 from collections import abc as _abc

@@ -614,11 +614,15 @@ class StageStatus(_message.Message):
     RATE_PER_S_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """Name of the arrow: accept, count, screen, record, sight; later also publish, archive, raise_alert. May grow."""
+    """Name of the arrow. What brings a reading to its shard: accept, count, screen, record, sight (enters sensors in the
+    catalog). And archive, publish, silence, record_restored (what a restore put back), losers_export (readings that lost, to
+    the archive), board, raise_alert, notify, retain (drops old log records). Others show only while they have a problem. May
+    grow.
+    """
     backlog_count: _builtins.int
-    """Batches or tasks waiting for it; 0 for accept, which reads no log."""
+    """Records of the log waiting for it; 0 for accept, losers_export, board, raise_alert, notify and retain, which read no log."""
     rate_per_s: _builtins.float
-    """Batches or tasks per second over the last minute."""
+    """Records, tasks or notifications per second over the last minute."""
     problem: _builtins.str
     """Why it is not healthy, for example that it gave no sign of life for 5 seconds; empty: it is."""
     @_builtins.property

@@ -108,7 +108,10 @@ class QueryServiceServicer:
     def WatchReadings(self, request, context):
         """The newest reading of each sensor of the live lane as it changes, from when the initial metadata arrives: a live picture,
         not a record. For what was before use GetLatest, for every reading StreamReadings. A reading that is not newer than
-        the one shown of its sensor is not shown. Ends with UNAVAILABLE (CLOSING) and RetryInfo when the server stops.
+        the one shown of its sensor is not shown. Changes come over the Exchange, put together: at most 4 updates a second for each
+        region, whatever interval is asked for; what was screened while the Exchange was away, or more than 5 seconds ago, is not
+        shown. At most 100 watch at once per server; more: UNAVAILABLE (TOO_MANY_WATCHERS). Ends with UNAVAILABLE (CLOSING) and
+        RetryInfo when the server stops, with UNAVAILABLE (ANSWER_NOT_READ) for a caller that does not read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,7 +51,10 @@ class QueryServiceStub:
     WatchReadings: _grpc.UnaryStreamMultiCallable[_query_pb2.WatchReadingsRequest, _query_pb2.WatchReadingsResponse]
     """The newest reading of each sensor of the live lane as it changes, from when the initial metadata arrives: a live picture,
     not a record. For what was before use GetLatest, for every reading StreamReadings. A reading that is not newer than
-    the one shown of its sensor is not shown. Ends with UNAVAILABLE (CLOSING) and RetryInfo when the server stops.
+    the one shown of its sensor is not shown. Changes come over the Exchange, put together: at most 4 updates a second for each
+    region, whatever interval is asked for; what was screened while the Exchange was away, or more than 5 seconds ago, is not
+    shown. At most 100 watch at once per server; more: UNAVAILABLE (TOO_MANY_WATCHERS). Ends with UNAVAILABLE (CLOSING) and
+    RetryInfo when the server stops, with UNAVAILABLE (ANSWER_NOT_READ) for a caller that does not read.
     """
     GetPipelineStatus: _grpc.UnaryUnaryMultiCallable[_query_pb2.GetPipelineStatusRequest, _query_pb2.GetPipelineStatusResponse]
     """How far each stage of the pipeline is behind, in batches and seconds."""
@@ -79,7 +82,10 @@ class QueryServiceAsyncStub(QueryServiceStub):
     WatchReadings: _aio.UnaryStreamMultiCallable[_query_pb2.WatchReadingsRequest, _query_pb2.WatchReadingsResponse]  # type: ignore[assignment]
     """The newest reading of each sensor of the live lane as it changes, from when the initial metadata arrives: a live picture,
     not a record. For what was before use GetLatest, for every reading StreamReadings. A reading that is not newer than
-    the one shown of its sensor is not shown. Ends with UNAVAILABLE (CLOSING) and RetryInfo when the server stops.
+    the one shown of its sensor is not shown. Changes come over the Exchange, put together: at most 4 updates a second for each
+    region, whatever interval is asked for; what was screened while the Exchange was away, or more than 5 seconds ago, is not
+    shown. At most 100 watch at once per server; more: UNAVAILABLE (TOO_MANY_WATCHERS). Ends with UNAVAILABLE (CLOSING) and
+    RetryInfo when the server stops, with UNAVAILABLE (ANSWER_NOT_READ) for a caller that does not read.
     """
     GetPipelineStatus: _aio.UnaryUnaryMultiCallable[_query_pb2.GetPipelineStatusRequest, _query_pb2.GetPipelineStatusResponse]  # type: ignore[assignment]
     """How far each stage of the pipeline is behind, in batches and seconds."""
@@ -134,7 +140,10 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_query_pb2.WatchReadingsResponse], _abc.AsyncIterator[_query_pb2.WatchReadingsResponse]]:
         """The newest reading of each sensor of the live lane as it changes, from when the initial metadata arrives: a live picture,
         not a record. For what was before use GetLatest, for every reading StreamReadings. A reading that is not newer than
-        the one shown of its sensor is not shown. Ends with UNAVAILABLE (CLOSING) and RetryInfo when the server stops.
+        the one shown of its sensor is not shown. Changes come over the Exchange, put together: at most 4 updates a second for each
+        region, whatever interval is asked for; what was screened while the Exchange was away, or more than 5 seconds ago, is not
+        shown. At most 100 watch at once per server; more: UNAVAILABLE (TOO_MANY_WATCHERS). Ends with UNAVAILABLE (CLOSING) and
+        RetryInfo when the server stops, with UNAVAILABLE (ANSWER_NOT_READ) for a caller that does not read.
         """
 
     @_abc_1.abstractmethod

@@ -39,7 +39,7 @@ class _WindowKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WindowKind
     """The month, in the site's time zone."""
 
 class WindowKind(_WindowKind, metaclass=_WindowKindEnumTypeWrapper):
-    """What a window is. May grow."""
+    """What a window is. May grow. Not judged yet."""
 
 WINDOW_KIND_UNSPECIFIED: WindowKind.ValueType  # 0
 """Not given: rolling."""
@@ -72,10 +72,17 @@ class _StatisticEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Statistic.V
     STATISTIC_MEAN_OF_DAILY_MIN: _Statistic.ValueType  # 6
     """Mean over the window of each day's smallest."""
     STATISTIC_RATE: _Statistic.ValueType  # 7
-    """Change per hour."""
+    """Change per hour, a fall negative: of each value against its anchor, which is the first value of the nearest five-minute
+    span of measured time before it that has one, over the time between the two, or ten minutes where that is less. So a rate
+    spans five to ten minutes where readings are dense, and one step where they are far apart. After a time gap history begins
+    anew.
+    """
 
 class Statistic(_Statistic, metaclass=_StatisticEnumTypeWrapper):
-    """How values are put together before they are compared. May grow."""
+    """How values are put together before they are compared. May grow. VALUE and RATE are judged; SetRule answers INVALID_ARGUMENT
+    (STATISTIC_NOT_SUPPORTED) for the others. Only values that are measured, pass gross range and are newer than all before of
+    their sensor are judged.
+    """
 
 STATISTIC_UNSPECIFIED: Statistic.ValueType  # 0
 """Not given: each value by itself."""
@@ -92,7 +99,11 @@ STATISTIC_PERCENTILE: Statistic.ValueType  # 5
 STATISTIC_MEAN_OF_DAILY_MIN: Statistic.ValueType  # 6
 """Mean over the window of each day's smallest."""
 STATISTIC_RATE: Statistic.ValueType  # 7
-"""Change per hour."""
+"""Change per hour, a fall negative: of each value against its anchor, which is the first value of the nearest five-minute
+span of measured time before it that has one, over the time between the two, or ten minutes where that is less. So a rate
+spans five to ten minutes where readings are dense, and one step where they are far apart. After a time gap history begins
+anew.
+"""
 Global___Statistic: _TypeAlias = Statistic  # noqa: Y015
 
 @_typing.final
@@ -123,60 +134,64 @@ class Rule(_message.Message):
     EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
-    """Stable id, 1 to 64 characters."""
+    """Stable id, 1 to 64 characters of a-z 0-9 . _ -; a part of the ids of its conditions."""
     parameter: _reading_pb2.Parameter.ValueType
     """The parameter judged."""
     statistic: Global___Statistic.ValueType
     """How values are put together."""
     percentile: _builtins.float
-    """For PERCENTILE, 0 to 100."""
+    """For PERCENTILE, 0 to 100; must be 0 for others."""
     lower_limit: _builtins.float
-    """Allowed at or above this; unset: no lower limit."""
+    """Allowed at or above this, in the parameter's unit, per hour for RATE; unset: no lower limit. One of the two limits is
+    needed, and lower must not be above upper.
+    """
     upper_limit: _builtins.float
     """Allowed at or below this; unset: no upper limit."""
     deadband: _builtins.float
-    """How far back inside the limit it must come to clear, in the parameter's unit."""
+    """How far back inside the limit it must come to clear, in the limit's unit, 0 or more; at most half of what is allowed."""
     severity_level: _builtins.int
-    """Severity of its alerts, 1 to 5."""
+    """Severity of its alerts, 1 to 5; 0: 3."""
     source_type: _catalog_pb2.SourceType.ValueType
-    """Only this kind of water; unspecified: all."""
+    """Only sensors of sites of this kind of water; unspecified: all. A sensor at no site is of none."""
     citation: _builtins.str
-    """Where the limit comes from, for example "40 CFR 141.551"."""
+    """Where the limit comes from, for example "40 CFR 141.551"; up to 500 printable characters."""
     disabled: _builtins.bool
     """Not judged while true."""
     window_kind: Global___WindowKind.ValueType
     """What the window is."""
     version: _builtins.int
-    """Version of the rule set in which it took this form."""
+    """Version of the rule set in which it took this form. Ignored in requests."""
     etag: _builtins.str
-    """Changes at every update."""
+    """Changes at every update: the version, as text. Given in a request it must be that of the rule as it is; empty: whatever is
+    there is replaced.
+    """
     @_builtins.property
     def window_duration(self) -> _duration_pb2.Duration:
-        """Window of the statistic; unset for VALUE."""
+        """Window of the statistic; must be unset for VALUE and RATE."""
 
     @_builtins.property
     def on_delay_duration(self) -> _duration_pb2.Duration:
-        """How long it must last to be raised."""
+        """How long it must last, in measured time, to be raised: up to 30 days; unset: at once."""
 
     @_builtins.property
     def off_delay_duration(self) -> _duration_pb2.Duration:
-        """How long it must be over to be cleared."""
+        """How long it must be over, in measured time, to be cleared: up to 30 days; unset: at once."""
 
     @_builtins.property
     def sensor_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Only these sensors; empty: not restricted."""
+        """Only these sensors, at most 1,000; empty: not restricted. What is given of sensors, sites, regions and kind must all hold."""
 
     @_builtins.property
     def site_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these sites; empty: not restricted."""
+        """Only sensors of these sites, at most 1,000, which must exist; empty: not restricted."""
 
     @_builtins.property
     def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these regions; empty: not restricted."""
+        """Only sensors whose gateway reports from these regions, at most 1,000; empty: not restricted."""
 
     @_builtins.property
     def effective_time(self) -> _timestamp_pb2.Timestamp:
-        """When that version took effect, for reports on the past."""
+        """When that version took effect, for reports on the past. Ignored in requests."""
 
     def __init__(
         self,
@@ -227,7 +242,7 @@ class ListRulesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0: 100; lowered to 1,000."""
+    """At most this many; 0: 100; lowered to 1,000. A page ends earlier at 2 MiB."""
     page_token: _builtins.str
     """From the previous answer."""
     def __init__(

@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class RuleServiceStub:
-    """Keeps rules. A change is put into the log, so that screening follows within seconds, without a restart, and a replay
-    follows at the same place. Limits are rounded to 32-bit floats, as values are, before they are compared.
+    """Keeps rules. A change is put into the log, so that screening follows within seconds, without a restart, and a replay follows
+    at the same place. Limits are rounded to 32-bit floats, as values are, before they are compared. A new deployment begins with
+    rules of its own, each with its citation (docs/alarms.md); what a person deletes stays deleted.
     """
 
     def __init__(self, channel):
@@ -54,8 +55,9 @@ class RuleServiceStub:
 
 
 class RuleServiceServicer:
-    """Keeps rules. A change is put into the log, so that screening follows within seconds, without a restart, and a replay
-    follows at the same place. Limits are rounded to 32-bit floats, as values are, before they are compared.
+    """Keeps rules. A change is put into the log, so that screening follows within seconds, without a restart, and a replay follows
+    at the same place. Limits are rounded to 32-bit floats, as values are, before they are compared. A new deployment begins with
+    rules of its own, each with its citation (docs/alarms.md); what a person deletes stays deleted.
     """
 
     def ListRules(self, request, context):
@@ -66,14 +68,16 @@ class RuleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetRule(self, request, context):
-        """Creates or replaces a rule. INVALID_ARGUMENT names each contradiction; ABORTED if the etag is old.
+        """Creates or replaces a rule. INVALID_ARGUMENT names each contradiction in `fields`; reasons of their own have
+        STATISTIC_NOT_SUPPORTED and UNKNOWN_SITE. ABORTED (ETAG_MISMATCH) if the etag is old, RESOURCE_EXHAUSTED (TOO_MANY_RULES)
+        beyond 10,000 rules or 8 MiB of them. A rule that is disabled by it has its open alerts cleared.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRule(self, request, context):
-        """Deletes a rule; its open alerts are cleared.
+        """Deletes a rule; its open alerts are cleared, and what the log still holds of it raises none. NOT_FOUND (RULE_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,8 +110,9 @@ def add_RuleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RuleService:
-    """Keeps rules. A change is put into the log, so that screening follows within seconds, without a restart, and a replay
-    follows at the same place. Limits are rounded to 32-bit floats, as values are, before they are compared.
+    """Keeps rules. A change is put into the log, so that screening follows within seconds, without a restart, and a replay follows
+    at the same place. Limits are rounded to 32-bit floats, as values are, before they are compared. A new deployment begins with
+    rules of its own, each with its citation (docs/alarms.md); what a person deletes stays deleted.
     """
 
     @staticmethod

@@ -27,8 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RuleServiceStub:
-    """Keeps rules. A change is put into the log, so that screening follows within seconds, without a restart, and a replay
-    follows at the same place. Limits are rounded to 32-bit floats, as values are, before they are compared.
+    """Keeps rules. A change is put into the log, so that screening follows within seconds, without a restart, and a replay follows
+    at the same place. Limits are rounded to 32-bit floats, as values are, before they are compared. A new deployment begins with
+    rules of its own, each with its citation (docs/alarms.md); what a person deletes stays deleted.
     """
 
     @_typing.overload
@@ -38,27 +39,35 @@ class RuleServiceStub:
     ListRules: _grpc.UnaryUnaryMultiCallable[_rule_pb2.ListRulesRequest, _rule_pb2.ListRulesResponse]
     """Lists rules, by id."""
     SetRule: _grpc.UnaryUnaryMultiCallable[_rule_pb2.SetRuleRequest, _rule_pb2.SetRuleResponse]
-    """Creates or replaces a rule. INVALID_ARGUMENT names each contradiction; ABORTED if the etag is old."""
+    """Creates or replaces a rule. INVALID_ARGUMENT names each contradiction in `fields`; reasons of their own have
+    STATISTIC_NOT_SUPPORTED and UNKNOWN_SITE. ABORTED (ETAG_MISMATCH) if the etag is old, RESOURCE_EXHAUSTED (TOO_MANY_RULES)
+    beyond 10,000 rules or 8 MiB of them. A rule that is disabled by it has its open alerts cleared.
+    """
     DeleteRule: _grpc.UnaryUnaryMultiCallable[_rule_pb2.DeleteRuleRequest, _rule_pb2.DeleteRuleResponse]
-    """Deletes a rule; its open alerts are cleared."""
+    """Deletes a rule; its open alerts are cleared, and what the log still holds of it raises none. NOT_FOUND (RULE_NOT_FOUND)."""
 
 @_typing.type_check_only
 class RuleServiceAsyncStub(RuleServiceStub):
-    """Keeps rules. A change is put into the log, so that screening follows within seconds, without a restart, and a replay
-    follows at the same place. Limits are rounded to 32-bit floats, as values are, before they are compared.
+    """Keeps rules. A change is put into the log, so that screening follows within seconds, without a restart, and a replay follows
+    at the same place. Limits are rounded to 32-bit floats, as values are, before they are compared. A new deployment begins with
+    rules of its own, each with its citation (docs/alarms.md); what a person deletes stays deleted.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListRules: _aio.UnaryUnaryMultiCallable[_rule_pb2.ListRulesRequest, _rule_pb2.ListRulesResponse]  # type: ignore[assignment]
     """Lists rules, by id."""
     SetRule: _aio.UnaryUnaryMultiCallable[_rule_pb2.SetRuleRequest, _rule_pb2.SetRuleResponse]  # type: ignore[assignment]
-    """Creates or replaces a rule. INVALID_ARGUMENT names each contradiction; ABORTED if the etag is old."""
+    """Creates or replaces a rule. INVALID_ARGUMENT names each contradiction in `fields`; reasons of their own have
+    STATISTIC_NOT_SUPPORTED and UNKNOWN_SITE. ABORTED (ETAG_MISMATCH) if the etag is old, RESOURCE_EXHAUSTED (TOO_MANY_RULES)
+    beyond 10,000 rules or 8 MiB of them. A rule that is disabled by it has its open alerts cleared.
+    """
     DeleteRule: _aio.UnaryUnaryMultiCallable[_rule_pb2.DeleteRuleRequest, _rule_pb2.DeleteRuleResponse]  # type: ignore[assignment]
-    """Deletes a rule; its open alerts are cleared."""
+    """Deletes a rule; its open alerts are cleared, and what the log still holds of it raises none. NOT_FOUND (RULE_NOT_FOUND)."""
 
 class RuleServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps rules. A change is put into the log, so that screening follows within seconds, without a restart, and a replay
-    follows at the same place. Limits are rounded to 32-bit floats, as values are, before they are compared.
+    """Keeps rules. A change is put into the log, so that screening follows within seconds, without a restart, and a replay follows
+    at the same place. Limits are rounded to 32-bit floats, as values are, before they are compared. A new deployment begins with
+    rules of its own, each with its citation (docs/alarms.md); what a person deletes stays deleted.
     """
 
     @_abc_1.abstractmethod
@@ -75,7 +84,10 @@ class RuleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rule_pb2.SetRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rule_pb2.SetRuleResponse, _abc.Awaitable[_rule_pb2.SetRuleResponse]]:
-        """Creates or replaces a rule. INVALID_ARGUMENT names each contradiction; ABORTED if the etag is old."""
+        """Creates or replaces a rule. INVALID_ARGUMENT names each contradiction in `fields`; reasons of their own have
+        STATISTIC_NOT_SUPPORTED and UNKNOWN_SITE. ABORTED (ETAG_MISMATCH) if the etag is old, RESOURCE_EXHAUSTED (TOO_MANY_RULES)
+        beyond 10,000 rules or 8 MiB of them. A rule that is disabled by it has its open alerts cleared.
+        """
 
     @_abc_1.abstractmethod
     def DeleteRule(
@@ -83,6 +95,6 @@ class RuleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rule_pb2.DeleteRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rule_pb2.DeleteRuleResponse, _abc.Awaitable[_rule_pb2.DeleteRuleResponse]]:
-        """Deletes a rule; its open alerts are cleared."""
+        """Deletes a rule; its open alerts are cleared, and what the log still holds of it raises none. NOT_FOUND (RULE_NOT_FOUND)."""
 
 def add_RuleServiceServicer_to_server(servicer: RuleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -33,7 +33,7 @@ class _ConditionChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Condi
     CONDITION_CHANGE_RAISED: _ConditionChange.ValueType  # 1
     """It began."""
     CONDITION_CHANGE_UPDATED: _ConditionChange.ValueType  # 2
-    """It goes on, stronger or with more evidence."""
+    """It goes on: with a score half as strong again as told before, a higher severity, or a further parameter."""
     CONDITION_CHANGE_CLEARED: _ConditionChange.ValueType  # 3
     """It ended."""
 
@@ -45,7 +45,7 @@ CONDITION_CHANGE_UNSPECIFIED: ConditionChange.ValueType  # 0
 CONDITION_CHANGE_RAISED: ConditionChange.ValueType  # 1
 """It began."""
 CONDITION_CHANGE_UPDATED: ConditionChange.ValueType  # 2
-"""It goes on, stronger or with more evidence."""
+"""It goes on: with a score half as strong again as told before, a higher severity, or a further parameter."""
 CONDITION_CHANGE_CLEARED: ConditionChange.ValueType  # 3
 """It ended."""
 Global___ConditionChange: _TypeAlias = ConditionChange  # noqa: Y015
@@ -75,7 +75,10 @@ class ConditionTask(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     HISTORICAL_FIELD_NUMBER: _builtins.int
     condition_id: _builtins.str
-    """The condition: what (rule or detector), where (sensor, site or gateway) and which parameter."""
+    """The condition: what and where. `limit/<rule_id>/<sensor_id>` for a rule, `contamination/<sensor_id>` for the built-in
+    detector, `silence/sensor/<sensor_id>` and `silence/gateway/<region>/<gateway_id>`. Forms may be added; compare, do not
+    take apart.
+    """
     change: Global___ConditionChange.ValueType
     """What happened."""
     sensor_id: _builtins.int
@@ -89,7 +92,7 @@ class ConditionTask(_message.Message):
     kind: _alert_pb2.ConditionKind.ValueType
     """What it is about."""
     rule_id: _builtins.str
-    """The rule or detector."""
+    """The rule or detector: multi-parameter-rate, gateway-silence or sensor-silence where it is no rule's."""
     contaminant_type: _builtins.str
     """Hypothesis, for contamination."""
     severity_level: _builtins.int
@@ -98,7 +101,7 @@ class ConditionTask(_message.Message):
     """Seen in the backfill lane: history, wakes nobody."""
     @_builtins.property
     def began_time(self) -> _timestamp_pb2.Timestamp:
-        """Measured time at which this episode began."""
+        """Measured time at which this episode began (for silence: time of arrival)."""
 
     @_builtins.property
     def ended_time(self) -> _timestamp_pb2.Timestamp:
@@ -114,7 +117,7 @@ class ConditionTask(_message.Message):
 
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.Evidence]:
-        """What showed it."""
+        """What showed it: of each parameter the strongest so far, the strongest first."""
 
     def __init__(
         self,
@@ -146,7 +149,9 @@ Global___ConditionTask: _TypeAlias = ConditionTask  # noqa: Y015
 
 @_typing.final
 class BoardTask(_message.Message):
-    """Medium priority: what changed on the board, put together over a short time. Every board follows all of them."""
+    """Medium priority: what changed on the board, put together over 250 ms, in tasks of at most 20,000 readings. Every board
+    follows all of them; they are lost where nobody follows or is fast enough.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -174,7 +179,7 @@ Global___BoardTask: _TypeAlias = BoardTask  # noqa: Y015
 
 @_typing.final
 class AnalysisTask(_message.Message):
-    """Low priority: work for the analytics."""
+    """Low priority: work for the analytics. Nothing sends it yet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
