@@ -19,7 +19,7 @@ from mesh.topics import DEAD
 
 MOST_WAITING = 1_000_000
 """Readings that wait over all partitions, some 80 MB: beyond that the biggest chunk is cut early."""
-IDLE_READINGS = 2_000
+IDLE_READINGS = 200
 """Readings that are worth objects of their own when nothing more comes for a while."""
 IDLE_S = 1.0
 _AT_ONCE = 256

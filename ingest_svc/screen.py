@@ -99,7 +99,8 @@ class Screen:
                         mine.pop(partition, None)
             for partition, work in mine.items():
                 await self._settle(partition, work, self._settings.most_in_flight)
-                await self._checkpoint_if_due(partition, work, keeping)
+                if not any(other.keeping and not other.keeping.done() for other in mine.values()):  # one after the other
+                    await self._checkpoint_if_due(partition, work, keeping)
 
     async def _begin(self, partition: Partition) -> _Work:
         checkpoint = await self._checkpoints.newest(partition)
