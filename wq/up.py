@@ -1,6 +1,7 @@
 """`wq up`: starts everything in one process, shows what it does, and drains on Ctrl-C."""
 
 import asyncio
+import gc
 import os
 import sys
 from pathlib import Path
@@ -79,6 +80,8 @@ async def _up(settings: Settings, path: Path, demo: Demo | None, console: Consol
         )
         async with running_system(settings, data, SystemClock()) as system:
             _say_where(system, data, console)
+            gc.collect()
+            gc.freeze()  # what start-up made stays: to look through all of it again and again holds every alarm up for 100 ms
             await _until_stopped(system, settings, demo, console, stop)
             console.print("stopping: streams and stages finish ... (Ctrl-C again ends at once)")
             caught_up = await system.drain(settings.drain_s)

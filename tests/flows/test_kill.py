@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,14 +18,20 @@ from tests.engines import reachable_folder
 from tests.flows.alarms import alarms_at_rest, ask, describe, watched
 from tests.flows.process import System, free_port
 from tests.flows.reading_back import assert_same_rows, first_of_each_key, read_back, settled_ledger
+from tests.flows.truth import FILES as ALL_FILES
 from water.readings import Readings, concatenate
 from wq.formats.station import StationFile
 
 KILLS = int(os.environ.get("WQ_KILLS", "5"))
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
-FILES = ("gecco/gecco2018_train.csv.gz", "nerrs/cat_point_2012_2013.csv.gz", "logan_river/FranklinBasin2020.csv.gz")
-SENSORS = [100, 101, 110, 120]
-SOURCES = {100: MUNICIPAL, 101: MUNICIPAL, 110: NATURAL, 120: NATURAL}
+SOME = ("gecco2018_train", "cat_point_2012_2013", "FranklinBasin2020")
+FILES = [path for path in ALL_FILES if KILLS >= 20 or path.name.removesuffix(".csv.gz") in SOME]
+SENSOR_OF = {path: 100 + 10 * number for number, path in enumerate(FILES)}
+SOURCES = {
+    sensor_id + further: MUNICIPAL if "gecco" in path.name else NATURAL
+    for path, sensor_id in SENSOR_OF.items()
+    for further in ((0, 1) if "gecco" in path.name else (0,))
+}
+SENSORS = list(SOURCES)
 REGION = "north"
 pytestmark = pytest.mark.timeout(1800)
 
@@ -96,8 +101,8 @@ def _webhook(receiver: Receiver) -> dict[str, str]:
 
 
 def _pieces() -> Iterator[Readings]:
-    for sensor_id, name in zip((100, 110, 120), FILES, strict=True):
-        with StationFile(DATA / name, None, sensor_id) as station:
+    for path, sensor_id in SENSOR_OF.items():
+        with StationFile(path, None, sensor_id) as station:
             yield from station.readings()
 
 

@@ -113,7 +113,7 @@ def test_a_restore_that_is_not_to_wait_says_so() -> None:
         assert "still being recorded" in run(mesh, "restore", "--wait", "0s").stdout
     with AnsweringMesh(RestoreReadings=restoring()) as mesh:
         answer = answer_of(run(mesh, "restore", "--wait", "0s", "--json"))
-    assert answer == {"restored_count": 8, "total_count": 8, "positions": ["a", "b"]}
+    assert answer == {"restored_count": 8, "total_count": 8, "positions": ["a", "b"], "unproven_count": 0}
     with AnsweringMesh(RestoreReadings=[pb.RestoreReadingsResponse()]) as mesh:
         assert "nothing to restore" in run(mesh, "restore").stdout
 

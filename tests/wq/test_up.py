@@ -117,7 +117,7 @@ async def test_a_drain_says_not_serving_then_closing_and_a_second_start_goes_on_
         system.words = ("--no-fleet", "--json")
         await system.start()
         await gateway.flush(60)
-        assert "(going on with what is there)" in system.output()[before:]
+        await system.says("(going on with what is there)", after=before)
     sums = await settled_ledger(system.target)
     found = await read_back(system.target, list(range(1, 21)))
     assert acknowledged <= sums.stored == len(found) == 10_000
