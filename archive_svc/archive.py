@@ -165,7 +165,7 @@ class Archive:
             partition
             for partition in sorted(set(pending) - set(self._old(pending)))
             if (waiting := pending[partition]).since_us is not None
-            and (self._hurried or (waiting.reading_count >= IDLE_READINGS and now_us - waiting.heard_us >= self._idle_us))
+            and (self._hurried or (_is_worth_it(waiting) and now_us - waiting.heard_us >= self._idle_us))
         ]
 
     def _patience_s(self, pending: dict[Partition, Pending]) -> float:
@@ -174,3 +174,8 @@ class Archive:
         due_us = [waiting.since_us + self._chunk_us for waiting in pending.values() if waiting.since_us is not None]
         wait_s = min((at_us - now_us for at_us in due_us), default=1_000_000) / 1_000_000
         return min(max(wait_s, 0.01), 0.02 if self._hurried else min(1.0, self._idle_us / 1_000_000))
+
+
+def _is_worth_it(waiting: Pending) -> bool:
+    """Enough for objects; records without any reading need none."""
+    return not waiting.reading_count or waiting.reading_count >= IDLE_READINGS
