@@ -11,7 +11,7 @@ from ingest_svc.board_updates import BoardUpdates
 from mesh import positions
 from mesh.codec.dead_letter import dead_letter
 from mesh.codec.log_records import read_screened
-from mesh.codec.stamp import read_source
+from mesh.codec.stamp import read_conditions, read_source
 from mesh.codec.tasks import Task, read_task, write_task
 from mesh.errors import Fault, InvalidArgument, TooLarge
 from mesh.ports import Assigned, Clock, Consumer, Exchange, Log, Partition, Priority, Records, Revoked, Stored
@@ -166,7 +166,7 @@ async def _conditions(partition: Partition, stored: Stored) -> Sequence[Task]:
     """Raises InvalidArgument or ValueError for a record that should have some and cannot be read."""
     if partition.topic == SILENCE:
         return (read_task(stored.record.value),)
-    count = int(stored.record.headers.get("conditions", "0"))
+    count = read_conditions(stored.record.headers)
     if not count:
         return ()
     value = stored.record.value

@@ -11,7 +11,7 @@ from ingest_svc.checkpoint import Checkpoint, Checkpoints
 from ingest_svc.lane import Lane
 from mesh.codec.dead_letter import dead_letter
 from mesh.codec.log_records import Screened, read_screened, write_screened
-from mesh.codec.stamp import read_source, write_source
+from mesh.codec.stamp import read_source, write_conditions, write_source
 from mesh.errors import Fault, Unavailable
 from mesh.ports import Assigned, Clock, Consumer, Log, Objects, Partition, Record, Records, Revoked, Stored
 from mesh.shards import first_error
@@ -20,7 +20,6 @@ from mesh.topics import ACCEPTED, BACKFILL, DEAD, SCREENED_FROM
 
 STAGE = "screen"
 TOPICS = (ACCEPTED, BACKFILL)
-CONDITIONS = "conditions"  # header: how many; a record without it has none, so that who wants conditions need not read it
 _log = structlog.get_logger()
 
 Moved = Callable[[Partition, int], Awaitable[None]]
@@ -142,8 +141,7 @@ class Screen:
     async def _emit(self, partition: Partition, work: _Work, stored: Stored, screened: Screened) -> None:
         headers = dict(stored.record.headers) if len(screened.readings) else {}
         headers |= write_source(screened.source_offset, screened.previous_source_offset)
-        if screened.conditions:
-            headers[CONDITIONS] = str(len(screened.conditions))
+        headers |= write_conditions(len(screened.conditions))
         record = Record(write_screened(screened), headers)
         # Nothing may be appended behind a record that has failed, or readers meet a hole: so nothing waits between these two.
         await self._settle(partition, work, self._settings.most_in_flight - 1)

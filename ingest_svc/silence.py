@@ -14,7 +14,7 @@ from ingest_svc.silence_tables import read_catalog, read_heard, write_heard
 from mesh import positions
 from mesh.codec.log_records import ContextChange, ContextKind, read_accepted
 from mesh.codec.spoken import read_spoken
-from mesh.codec.stamp import read_source
+from mesh.codec.stamp import read_source, write_conditions
 from mesh.codec.tasks import Task, write_task
 from mesh.errors import Fault, InvalidArgument
 from mesh.ports import Assigned, Clock, Consumer, Log, Objects, Partition, Record, Records, Revoked, Stored
@@ -195,7 +195,7 @@ class Silence:
         deliveries = []
         for task in tasks:
             number = partition_of(task.region, task.gateway_id, self._log.partition_count)
-            delivery = await self._log.append(Partition(SILENCE, number), Record(write_task(task), {"conditions": "1"}))
+            delivery = await self._log.append(Partition(SILENCE, number), Record(write_task(task), write_conditions(1)))
             delivery.add_done_callback(_heard)
             deliveries.append(delivery)
             _log.info("silence", condition=task.condition.condition_id, change=task.condition.change.name)

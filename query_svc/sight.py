@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from mesh import positions
 from mesh.codec.log_records import read_screened
 from mesh.codec.restored_records import read_restored
-from mesh.codec.stamp import read_source
+from mesh.codec.stamp import source_of
 from mesh.errors import Fault, InvalidArgument
 from mesh.ports import Assigned, Consumer, Log, Partition, Records, Revoked, Stored
 from mesh.positions import NO_SLOT, NOWHERE, Position
@@ -93,11 +93,8 @@ def _read(partition: Partition, stored: Stored) -> tuple[Readings, tuple[int, in
     try:
         screened = read_screened(stored.record.value)
         return screened.readings, (screened.source_offset, screened.previous_source_offset)
-    except InvalidArgument as error:
-        source = read_source(stored.record.headers)
-        if source is None:
-            raise Fault(f"{partition.topic}/{partition.number} offset {stored.offset}: {error.message}") from error
-        return concatenate([]), source
+    except InvalidArgument:
+        return concatenate([]), source_of(partition, stored)
 
 
 def _read_restored(stored: Stored) -> Readings:

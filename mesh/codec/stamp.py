@@ -61,6 +61,16 @@ def read_source(headers: Mapping[str, str]) -> tuple[int, int] | None:
     return int(source_offset), int(previous)
 
 
+def write_conditions(count: int) -> dict[str, str]:
+    """The header `conditions` of a record that has some; one that has none is without it."""
+    return {"conditions": str(count)} if count else {}
+
+
+def read_conditions(headers: Mapping[str, str]) -> int:
+    """How many conditions a record has, so that who wants them need not read one without. Raises ValueError when unreadable."""
+    return int(headers.get("conditions", "0"))
+
+
 def stamp_of(partition: Partition, stored: Stored) -> Stamp:
     """The stamp of a stored record. Raises Fault that names its place where it is unreadable: our own stages write it."""
     try:
