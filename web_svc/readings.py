@@ -16,7 +16,8 @@ from web_svc.source import CALL_S, Say
 from web_svc.words import decimals, write
 
 INTERVAL_MS = 100
-STORED_EVERY_S = 10.0
+STORED_FIRST_S = 1.0
+STORED_EVERY_S = 5.0
 PAGE = 1_000
 _DECIMALS = [decimals(parameter) + 1 for parameter in PARAMETERS]
 
@@ -37,13 +38,16 @@ class LatestReadings:
         return self._newest_us.get(sensor_id)
 
     async def follow_stored(self, say: Say) -> None:
-        """Reads what is stored every 10 s, more rarely the longer it takes. Raises RpcError."""
+        """Reads what is stored: soon after the start, when live values and stored ones may just have missed each other, then every
+        5 s, more rarely the longer it takes. Raises RpcError."""
         await self._places.loaded.wait()
+        every_s = STORED_FIRST_S
         while True:
-            pause_s = pacing(self._clock, STORED_EVERY_S)
+            pause_s = pacing(self._clock, every_s)
             await self._read_stored(self._places.asked)
             say("")
             await self._clock.sleep(pause_s())
+            every_s = min(2 * every_s, STORED_EVERY_S)
 
     async def follow(self, say: Say) -> None:
         """What comes, until the stream ends, or the page has other sensors than were asked for. Raises RpcError."""
