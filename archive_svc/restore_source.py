@@ -64,7 +64,7 @@ async def check_empty(source: str, log: Log, catalog: AsyncEngine, shards: Shard
             used, has_readings = (await connection.execute(text(_USED))).one()
         return bool(used or (has_readings and not adopted))
 
-    if any([await is_used(shard) for shard in range(len(shards.engines))]):
+    if any([await is_used(shard) for shard in shards.engines]):
         raise _not_empty(source, "readings are recorded in its shards")
     if await _has_readings(log):
         raise _not_empty(source, "its log has readings of gateways")

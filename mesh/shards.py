@@ -6,10 +6,10 @@ src/common/hashfn.c; combined as in compute_partition_hash_value, src/backend/pa
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import psycopg
@@ -68,19 +68,39 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shards:
-    """The map slot -> shard and an engine per shard. `owner` has one shard index per slot."""
+    """One version of the map slot -> shard, and an engine per shard by its number. `owner` has one shard number per slot. Never
+    changes: a piece of work takes one (`now`) and keeps to it."""
 
-    slots: int
     owner: NDArray[np.int64]
-    engines: tuple[AsyncEngine, ...]
+    engines: Mapping[int, AsyncEngine]
+    version: int = 0
+
+    @property
+    def now(self) -> "Shards":
+        """A map that never changes is its own newest version: see LiveShards in mesh/shard_map.py for the other kind."""
+        return self
+
+    @property
+    def slots(self) -> int:
+        """How many slots there are."""
+        return len(self.owner)
+
+    @property
+    def owning(self) -> list[int]:
+        """The numbers of the shards that own any slot, ascending."""
+        return [int(shard) for shard in np.unique(self.owner)]
 
     def of(self, sensor_id: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The shard index of each sensor."""
+        """The shard number of each sensor."""
         return self.owner[slot_of(sensor_id, self.slots)]
 
     def slots_of_shard(self, shard: int) -> list[int]:
         """The slots that a shard owns, ascending."""
         return np.flatnonzero(self.owner == shard).tolist()
+
+    async def newer(self) -> "Shards":
+        """For a caller that found a slot not where the map says: see LiveShards.newer. This map has no newer version."""
+        return self
 
     async def gather(
         self, read: Callable[[int, AsyncEngine], Awaitable[_Answer]], shards: Iterable[int] | None = None
@@ -95,16 +115,31 @@ class Shards:
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(shard)) for shard in (range(len(self.engines)) if shards is None else shards)]
+                tasks = [group.create_task(one(shard)) for shard in (self.engines if shards is None else shards)]
         except BaseExceptionGroup as errors:
             raise first_error(errors) from errors
         return [task.result() for task in tasks]
 
 
-def spread(slots: int, engines: tuple[AsyncEngine, ...]) -> Shards:
+class AnyShards(Protocol):
+    """Shards whose map may change: LiveShards, or one Shards that stays."""
+
+    @property
+    def now(self) -> Shards:
+        """The newest version that is known here."""
+
+    async def newer(self) -> Shards:
+        """Asks for a newer version than `now`; the newest there is, which may be the same."""
+
+
+def spread(slots: int, engines: Sequence[AsyncEngine]) -> Shards:
     """The map of a new deployment: slots in equal, contiguous runs, one run per shard."""
-    owner = np.arange(slots, dtype=np.int64) * len(engines) // slots
-    return Shards(slots, owner, engines)
+    return Shards(spread_owner(slots, len(engines)), dict(enumerate(engines)))
+
+
+def spread_owner(slots: int, shard_count: int) -> NDArray[np.int64]:
+    """The shard number of each slot in a new deployment."""
+    return np.arange(slots, dtype=np.int64) * shard_count // slots
 
 
 def slot_of(sensor_id: NDArray[np.int64], slots: int) -> NDArray[np.int64]:

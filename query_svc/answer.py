@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from mesh.clock import SystemClock
 from mesh.errors import TooLarge, Unavailable
 from mesh.pages import page_size, read_cursor, write_cursor
-from mesh.shards import Shards
+from mesh.shards import AnyShards, Shards
 from query_svc.aggregate import After, AggregateQuestion, aggregate, check_question
 from query_svc.bulk import stream_readings
 from query_svc.filters import ReadingFilter, check_filter
@@ -17,6 +18,7 @@ from query_svc.freshness import Freshness, wait_until_readable
 from query_svc.groups import Grouping
 from query_svc.latest import latest
 from query_svc.list_readings import list_readings
+from query_svc.moved import read_where_it_is
 from query_svc.places import Places
 from query_svc.recorded import Recorded
 from query_svc.selection import LOWEST_SENSOR, select
@@ -30,6 +32,7 @@ DEFAULT_SERIES, MOST_SERIES = 100, 1_000
 MOST_QUERIES = 32
 MOST_STREAMS = 8
 
+_T = TypeVar("_T")
 WriteFrame = Callable[[Readings, str], Awaitable[None]]
 
 
@@ -44,11 +47,12 @@ class Answer:
     """Reads, for any number of callers: at most 32 queries and 8 bulk streams run at once, a query for at most 60 s; more are
     told to try again (Unavailable, TOO_MANY_QUERIES)."""
 
-    def __init__(self, shards: Shards, places: Places, recorded: Recorded, log_id: str) -> None:
+    def __init__(self, shards: AnyShards, places: Places, recorded: Recorded, log_id: str) -> None:
         self._shards = shards
         self._places = places
         self._recorded = recorded
         self._log_id = log_id
+        self._clock = SystemClock()
         self._running = {"queries": 0, "streams": 0}
 
     async def get_latest(self, asked: ReadingFilter, paging: Paging, freshness: Freshness) -> tuple[Readings, str]:
@@ -59,7 +63,8 @@ class Answer:
         cursor = read_cursor("latest", question, paging.token, [int])
         async with self._query(freshness):
             selection = await select(asked, self._places)
-            found = await latest(self._shards, selection, cursor[0] + 1 if cursor else LOWEST_SENSOR, size + 1)
+            lowest = cursor[0] + 1 if cursor else LOWEST_SENSOR
+            found = await self._read(lambda shards: latest(shards, selection, lowest, size + 1))
         if len(found) <= size:
             return found, ""
         page = found.take(np.arange(size))
@@ -73,7 +78,8 @@ class Answer:
         cursor = read_cursor("readings", question, paging.token, [int, int])
         async with self._query(freshness):
             selection = await select(asked, self._places)
-            found = await list_readings(self._shards, selection, Place(*cursor) if cursor else None, size + 1)
+            after = Place(*cursor) if cursor else None
+            found = await self._read(lambda shards: list_readings(shards, selection, after, size + 1))
         if len(found) <= size:
             return found, ""
         page = found.cut(0, size)
@@ -92,7 +98,7 @@ class Answer:
         async with self._query(freshness):
             selection = await select(asked, self._places)
             after = After(*cursor) if cursor else None
-            page = await aggregate(self._shards, self._places, selection, what, after, size)
+            page = await self._read(lambda shards: aggregate(shards, self._places, selection, what, after, size))
         return page.series, write_cursor("aggregate", question, page.next) if page.next else ""
 
     async def stream_readings(self, asked: ReadingFilter, resume_token: str, freshness: Freshness, write: WriteFrame) -> None:
@@ -108,6 +114,9 @@ class Answer:
                 await write(found.readings, write_cursor("stream", question, found.place(len(found) - 1)))
 
             await stream_readings(self._shards, selection, Place(*cursor) if cursor else None, write_slice)
+
+    async def _read(self, read: Callable[[Shards], Awaitable[_T]]) -> _T:
+        return await read_where_it_is(self._shards, read, self._clock)
 
     @asynccontextmanager
     async def _query(self, freshness: Freshness) -> AsyncIterator[None]:

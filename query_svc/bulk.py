@@ -6,7 +6,10 @@ from contextlib import aclosing
 
 import numpy as np
 
-from mesh.shards import Shards, first_error
+from mesh.clock import SystemClock
+from mesh.errors import Unavailable
+from mesh.shards import AnyShards, Shards, first_error
+from query_svc.moved import AGAIN_S, MOST_WAIT_S, MOVED
 from query_svc.selection import Selection, shards_of
 from query_svc.slices import Place, Slice, merged, read_slice
 
@@ -16,9 +19,10 @@ MOST_WAITING_READINGS = 400_000
 """Readings read ahead for one stream, over all shards: some 50 MB with their copies."""
 
 Write = Callable[[Slice], Awaitable[None]]
+_CLOCK = SystemClock()
 
 
-async def stream_readings(shards: Shards, selection: Selection, after: Place | None, write: Write) -> None:
+async def stream_readings(shards: AnyShards, selection: Selection, after: Place | None, write: Write) -> None:
     """Writes every reading behind `after` that is there when its turn comes, by sensor and time, in frames of up to 20,000.
     Reads one round ahead of `write` and no further; while `write` waits, no database connection is held."""
     async with aclosing(_rounds(shards, selection, after)) as rounds:
@@ -38,7 +42,27 @@ async def _next(rounds: AsyncIterator[Slice]) -> Slice | None:
     return await anext(rounds, None)
 
 
-async def _rounds(shards: Shards, selection: Selection, after: Place | None) -> AsyncGenerator[Slice]:
+async def _rounds(live: AnyShards, selection: Selection, after: Place | None) -> AsyncGenerator[Slice]:
+    """As `_rounds_of`; begins anew, behind what was passed on, when slots were moved."""
+    moved_at_us = None
+    while True:
+        shards = live.now
+        try:
+            async with aclosing(_rounds_of(shards, selection, after)) as rounds:
+                async for found in rounds:
+                    after, moved_at_us = found.place(len(found) - 1), None
+                    yield found
+            return
+        except Unavailable as error:
+            now_us = _CLOCK.now_us()
+            moved_at_us = moved_at_us or now_us
+            if error.reason != MOVED or now_us - moved_at_us > MOST_WAIT_S * 1_000_000:
+                raise
+        if (await live.newer()).version == shards.version:
+            await _CLOCK.sleep(AGAIN_S)
+
+
+async def _rounds_of(shards: Shards, selection: Selection, after: Place | None) -> AsyncGenerator[Slice]:
     """Ordered runs of readings. Each round asks all shards of which less than a slice is held, at once, and passes on what lies
     before the end of every slice: behind that a shard may still have something to come."""
     asked = shards_of(shards, selection.sensors)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from mesh.adapters.postgres_copy import copy_out
+from mesh.shard_map import SLOTS_HERE
 from mesh.shards import Shards
 from query_svc.places import Places
 from query_svc.selection import (
-    LEAVES_THERE,
     LOWEST_SENSOR,
     QUERY_TIMEOUT_S,
     Selection,
@@ -116,11 +116,11 @@ class Groups:
             source = sensors_from(self._selection, self._shards, shard, lowest)
             if source is None:
                 return np.empty(0, np.int64)
-            query = f"SELECT s.sensor_id FROM ({source.query}) AS s WHERE {LEAVES_THERE} ORDER BY 1 LIMIT %(count)s"
+            query = f"SELECT s.sensor_id FROM ({source.query}) AS s WHERE {SLOTS_HERE} ORDER BY 1 LIMIT %(count)s"
             arguments = source.arguments | {"count": count}
             return (await copy_out(engine, query, arguments, [("sensor_id", "bigint")], QUERY_TIMEOUT_S))["sensor_id"]
 
-        found = await self._shards.gather(of_shard)
+        found = await self._shards.gather(of_shard, self._shards.owning)
         return np.unique(np.concatenate(found))[:count]
 
     async def _seen_regions(self) -> list[str]:
@@ -132,7 +132,7 @@ class Groups:
                 return np.empty(0, "S20")
             query = f"""
                 SELECT DISTINCT rpad(region, 20) FROM sensors_seen
-                WHERE sensor_id IN (SELECT s.sensor_id FROM ({source.query}) AS s) AND {LEAVES_THERE}"""
+                WHERE sensor_id IN (SELECT s.sensor_id FROM ({source.query}) AS s) AND {SLOTS_HERE}"""
             return (await copy_out(engine, query, source.arguments, [("region", "text20")], QUERY_TIMEOUT_S))["region"]
 
         found = await self._shards.gather(of_shard, shards_of(self._shards, self._selection.sensors))

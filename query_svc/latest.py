@@ -1,8 +1,8 @@
 """What is the newest reading of each sensor?"""
 
+from mesh.shard_map import SLOTS_HERE
 from mesh.shards import Shards
 from query_svc.selection import (
-    LEAVES_THERE,
     Selection,
     read_readings,
     readings_condition,
@@ -33,5 +33,5 @@ async def _latest_of_shard(shards: Shards, shard: int, selection: Selection, low
         SELECT s.sensor_id, r.timestamp, {value_columns(selection)}, r.flags
         FROM ({source.query}) AS s CROSS JOIN LATERAL (
             SELECT * FROM sensor_readings AS r WHERE r.sensor_id = s.sensor_id ORDER BY r.timestamp DESC LIMIT 1) AS r
-        WHERE {LEAVES_THERE} AND {condition} ORDER BY s.sensor_id LIMIT %(limit)s"""
+        WHERE {SLOTS_HERE} AND {condition} ORDER BY s.sensor_id LIMIT %(limit)s"""
     return Slice(*await read_readings(shards, shard, selection, query, source.arguments | more | {"limit": limit}))

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from mesh.ports import Clock, Log, Partition
-from mesh.shards import Shards, transaction
+from mesh.shards import AnyShards, transaction
 from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED
 from query_svc.archived import Archived
 from query_svc.fences import last_offsets, read_counted
@@ -53,10 +53,10 @@ class LedgerAnswer:
     archive, whose law must hold too; without one nobody waits for it."""
 
     def __init__(
-        self, log: Log, catalog: AsyncEngine, shards: Shards, recorded: Recorded, clock: Clock, *, archived: bool = False
+        self, log: Log, catalog: AsyncEngine, shards: AnyShards, recorded: Recorded, clock: Clock, *, archived: bool = False
     ) -> None:
         self._log = log
-        self._databases = (catalog, *shards.engines)
+        self._shards = shards
         self._catalog = catalog
         self._recorded = recorded
         self._archived = Archived(catalog, log.log_id, clock) if archived else None
@@ -95,7 +95,7 @@ class LedgerAnswer:
         """Sums as of now. What is settled is read first: a sum that is called final was read after it became so."""
         settled = await self._settled(question)
         sums: dict[_Key, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        for database in self._databases:
+        for database in self._databases():
             for gateway_id, hour_us, counts in await self._rows(database, question):
                 for measure, count in counts.items():
                     sums[gateway_id, hour_us][measure] += count
@@ -107,11 +107,15 @@ class LedgerAnswer:
     async def totals(self) -> dict[str, int]:
         """Sums over all gateways and hours, by measure, as of now."""
         sums: dict[str, int] = defaultdict(int)
-        for database in self._databases:
+        for database in self._databases():
             async with transaction(database) as connection:
                 for measure, count in await connection.execute(text(_TOTALS)):
                     sums[measure] += int(count)
         return dict(sums)
+
+    def _databases(self) -> tuple[AsyncEngine, ...]:
+        """Everything that holds counts: each database has its own."""
+        return (self._catalog, *self._shards.now.engines.values())
 
     async def _wait_counted(self, wanted: Mapping[Partition, int], deadline_us: int) -> bool:
         return await wait_until(lambda counted: passed(wanted, counted), self._counted, self._left_s(deadline_us), self._clock)
@@ -130,7 +134,7 @@ class LedgerAnswer:
         """Whether the laws of the shards and of the archive hold for each key. Every database sums its counts, signed, each with
         a weight drawn by a hash of its key: together they give 0 when each key balances, and by chance alone once in 2**60."""
         in_shards = in_archive = 0
-        for database in self._databases:
+        for database in self._databases():
             async with transaction(database) as connection:
                 recorded, archived = (await connection.execute(text(_WEIGHED), _arguments(question))).one()
             in_shards, in_archive = in_shards + int(recorded), in_archive + int(archived)

@@ -14,7 +14,7 @@ from mesh.codec.conflicts import MOST_LINES, conflicts_folder, read_conflicts_pa
 from mesh.codec.conflicts_told import Told, read_told, told_folder, write_told
 from mesh.errors import InvalidArgument, NotFound, Unavailable
 from mesh.ports import Clock, Objects
-from mesh.shards import Shards, transaction
+from mesh.shards import AnyShards, Shards, transaction
 from mesh.stages import Progress
 from query_svc.record import STAGE as RECORD
 from query_svc.record import TOPICS
@@ -56,7 +56,7 @@ class LosersExport:
     """
 
     def __init__(
-        self, shards: Shards, objects: Objects, log_id: str, clock: Clock, progress: Progress, every_s: float = 5.0
+        self, shards: AnyShards, objects: Objects, log_id: str, clock: Clock, progress: Progress, every_s: float = 5.0
     ) -> None:
         self._shards = shards
         self._objects = objects
@@ -64,7 +64,6 @@ class LosersExport:
         self._clock = clock
         self._progress = progress
         self._every_s = every_s
-        self._owning = [shard for shard in range(len(shards.engines)) if shards.slots_of_shard(shard)]
         self._told: dict[int, str] = {}
 
     async def run(self) -> None:
@@ -78,13 +77,14 @@ class LosersExport:
         """Everything that was committed in the shards that are there is in objects on return, unless an older transaction was
         still running; how many readings that were."""
         exported, problem = 0, ""
-        for shard in self._owning:
-            engine = self._shards.engines[shard]
+        shards = self._shards.now
+        for shard in shards.owning:
+            engine = shards.engines[shard]
             try:
-                recorded = await self._recorded(shard, engine)
+                recorded = await self._recorded(shards, shard, engine)
                 while count := await self._export_one(shard, engine):
                     exported += count
-                await self._tell(shard, engine, recorded)
+                await self._tell(shards, shard, engine, recorded)
             except Unavailable as error:
                 problem = f"conflicting readings of shard {shard} are not exported: {error.message}"
                 _log.warning("conflicting readings not exported", shard=shard, problem=error.message)
@@ -122,22 +122,22 @@ class LosersExport:
         async with transaction(engine) as connection:
             await connection.execute(text(_BEGIN), {"log_id": self._log_id, "count": count})
 
-    async def _recorded(self, shard: int, engine: AsyncEngine) -> _Recorded:
+    async def _recorded(self, shards: Shards, shard: int, engine: AsyncEngine) -> _Recorded:
         async with transaction(engine) as connection:
-            slots = self._shards.slots_of_shard(shard)
+            slots = shards.slots_of_shard(shard)
             found = await positions.lowest(connection, RECORD, self._log_id, TOPICS, slots)
             newest = (await connection.execute(text(_NEWEST), {"log_id": self._log_id})).first()
         until = {(partition.topic, partition.number): position.offset for partition, position in found.items()}
         return _Recorded(until, *(newest or ("0", 0)))
 
-    async def _tell(self, shard: int, engine: AsyncEngine, recorded: _Recorded) -> None:
+    async def _tell(self, shards: Shards, shard: int, engine: AsyncEngine, recorded: _Recorded) -> None:
         """What was recorded before the export began is told of on return, unless rows of it could not be exported yet."""
         place = {"log_id": self._log_id, "by": recorded.by, "id": recorded.id}
         async with transaction(engine) as connection:
             count = (await connection.execute(text(_EXPORTED), place)).scalar_one_or_none()
         if count is None:
             return
-        told = Told(self._log_id, shard, len(self._owning), count, recorded.until)
+        told = Told(self._log_id, shard, len(shards.owning), count, recorded.until)
         path, content = write_told(told)
         if self._told.get(shard) == path:
             return

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from mesh.adapters.postgres_copy import Kind, copy_out
+from mesh.shard_map import SLOTS_HERE
 from mesh.shards import Shards
 from query_svc.buckets import Buckets, usable_values
 from query_svc.groups import Chunk
-from query_svc.selection import LEAVES_THERE, QUERY_TIMEOUT_S, shards_of
+from query_svc.selection import QUERY_TIMEOUT_S, shards_of
 from query_svc.series import Statistics, run_starts
 
 MOST_VALUES = 500_000
@@ -85,7 +86,7 @@ async def _values_of_shard(
     query = f"""
         SELECT v.place, p.number, v.bucket, p.value, count(*) FROM ({source.query}) AS s
         CROSS JOIN LATERAL ({values}) AS v CROSS JOIN LATERAL (VALUES {long}) AS p (number, value)
-        WHERE {LEAVES_THERE} AND p.value IS NOT NULL
+        WHERE {SLOTS_HERE} AND p.value IS NOT NULL
         GROUP BY v.place, p.number, v.bucket, p.value LIMIT {MOST_VALUES + 1}"""
     return await copy_out(engine, query, source.arguments | arguments, _COLUMNS, QUERY_TIMEOUT_S)
 

@@ -1,7 +1,7 @@
 """The arrow `record`: screened records from the Log into the shards, each reading once, with its position and its count."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ class Flush:
 
     partition: Partition
     had: Had
-    parts: Sequence[Rows]
+    parts: Mapping[int, Rows]
     new: Position
     record_count: int
 
@@ -65,8 +65,8 @@ class Record:
         self._log = log
         self._shards = shards
         self._progress = progress
-        self._seen = [Seen() for _ in shards.engines]
-        self._expect_known = [False] * len(shards.engines)
+        self._seen = {shard: Seen() for shard in shards.engines}
+        self._expect_known = dict.fromkeys(shards.engines, False)
 
     async def run(self) -> None:
         """Runs until cancelled, at any moment; any exception means: start again. Raises PositionLost when another worker has
@@ -104,7 +104,7 @@ class Record:
             async with transaction(engine) as connection:
                 return await positions.read(connection, STAGE, self._log.log_id, TOPICS)
 
-        stored = await self._shards.gather(read)
+        stored = dict(zip(self._shards.engines, await self._shards.gather(read), strict=True))
         begun = {}
         for partition in partitions:
             found = [stored[shard].get((slot, partition), NOWHERE) for slot, shard in enumerate(owners)]
@@ -144,7 +144,7 @@ class Record:
             if expected:
                 await self._write_shard(shard, engine, flush, expected)
 
-        await self._shards.gather(write)
+        await self._shards.gather(write, self._shards.owning)
         had.offset[behind], had.source[behind] = new
         self._progress.covered(flush.partition, new.next, flush.record_count)
 

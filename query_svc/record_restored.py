@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,7 @@ class _Flush:
 
     partition: Partition
     offset: int
-    parts: Sequence[Rows]
+    parts: Mapping[int, Rows]
     paths: Sequence[str]
 
 
@@ -65,8 +65,8 @@ class RecordRestored:
         self._log = log
         self._shards = shards
         self._progress = progress
-        self._seen = [Seen() for _ in shards.engines]
-        self._expect_known = [False] * len(shards.engines)
+        self._seen = {shard: Seen() for shard in shards.engines}
+        self._expect_known = dict.fromkeys(shards.engines, False)
 
     async def run(self) -> None:
         """Runs until cancelled, at any moment; any exception means: start again. Raises PositionLost when another worker has
@@ -93,7 +93,7 @@ class RecordRestored:
             async with transaction(engine) as connection:
                 return await positions.read(connection, RECORD, self._log.log_id, TOPICS)
 
-        stored = await self._shards.gather(read)
+        stored = dict(zip(self._shards.engines, await self._shards.gather(read), strict=True))
         owners = list(enumerate(self._shards.owner.tolist()))
         begun = {
             partition: np.array([stored[shard].get((slot, partition), NOWHERE).offset for slot, shard in owners], np.int64)
@@ -119,7 +119,7 @@ class RecordRestored:
             if slots:
                 await self._write_shard(shard, engine, flush, {slot: _position(int(had[slot])) for slot in slots})
 
-        await self._shards.gather(write)
+        await self._shards.gather(write, self._shards.owning)
         had[behind] = flush.offset
         self._progress.covered(partition, flush.offset + 1, len(run))
 

@@ -11,7 +11,7 @@ from mesh import positions
 from mesh.clock import SystemClock
 from mesh.ports import Clock, Partition
 from mesh.positions import Position
-from mesh.shards import Shards, transaction
+from mesh.shards import AnyShards, transaction
 from mesh.topics import RESTORED, SOURCE_OF
 from query_svc.record import STAGE, TOPICS
 
@@ -23,7 +23,7 @@ class Recorded:
     """Reads the recorder's positions. Many callers share the reads: at most one at a time, and those who wait cause at most
     20 a second together."""
 
-    def __init__(self, shards: Shards, log_id: str, clock: Clock | None = None) -> None:
+    def __init__(self, shards: AnyShards, log_id: str, clock: Clock | None = None) -> None:
         self._shards = shards
         self._log_id = log_id
         self._clock = clock or SystemClock()
@@ -39,13 +39,14 @@ class Recorded:
         return await wait_until(lambda offsets: passed(wanted, offsets), self._latest, wait_s, self._clock)
 
     async def _read(self) -> Mapping[Partition, int]:
+        shards = self._shards.now
+
         async def one(shard: int, engine: AsyncEngine) -> dict[Partition, Position]:
             async with transaction(engine) as connection:
-                slots = self._shards.slots_of_shard(shard)
+                slots = shards.slots_of_shard(shard)
                 return await positions.lowest(connection, STAGE, self._log_id, (*TOPICS, RESTORED), slots)
 
-        owning = [shard for shard in range(len(self._shards.engines)) if self._shards.slots_of_shard(shard)]
-        found = await self._shards.gather(one, owning)
+        found = await shards.gather(one, shards.owning)
         return dict(
             _readable(partition, [shard[partition] for shard in found])
             for partition in found[0]

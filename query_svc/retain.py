@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from mesh import positions
 from mesh.ports import Clock, Log, Partition
 from mesh.positions import NOWHERE, Position
-from mesh.shards import Shards, transaction
+from mesh.shards import AnyShards, transaction
 from mesh.stages import Progress
 from mesh.topics import CONTEXTS
 from query_svc.record import STAGE as RECORD
@@ -27,7 +27,7 @@ class Retain:
         self,
         log: Log,
         catalog: AsyncEngine,
-        shards: Shards,
+        shards: AnyShards,
         passed_by: Mapping[str, Sequence[str]],
         clock: Clock,
         retention_s: float,
@@ -84,14 +84,14 @@ class Retain:
 
     async def _recorded(self, topics: Sequence[str]) -> dict[Partition, Position]:
         """The recorders' lowest position over all slots of all shards."""
+        shards = self._shards.now
 
         async def read(shard: int, engine: AsyncEngine) -> dict[Partition, Position]:
             async with transaction(engine) as connection:
-                slots = self._shards.slots_of_shard(shard)
+                slots = shards.slots_of_shard(shard)
                 return await positions.lowest(connection, RECORD, self._log.log_id, topics, slots)
 
-        owning = [shard for shard in range(len(self._shards.engines)) if self._shards.slots_of_shard(shard)]
-        found = await self._shards.gather(read, owning)
+        found = await shards.gather(read, shards.owning)
         everywhere = set(found[0]).intersection(*found[1:])
         return {partition: min(shard[partition] for shard in found) for partition in everywhere}
 

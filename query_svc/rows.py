@@ -61,8 +61,9 @@ class Rows:
         return counts
 
 
-def split(records: Sequence[Arrived], had_source: NDArray[np.int64], shards: Shards) -> list[Rows]:
-    """Rows for each shard, without those that their slot has had: `had_source` is the source offset of each slot's position."""
+def split(records: Sequence[Arrived], had_source: NDArray[np.int64], shards: Shards) -> dict[int, Rows]:
+    """Rows for each shard that owns slots, without those that their slot has had: `had_source` is the source offset of each
+    slot's position."""
     lengths = np.array([len(record.readings) for record in records], np.int64)
     total = int(lengths.sum())
     readings = concatenate([record.readings for record in records]) if total else empty().with_flags(np.empty(0, np.uint64))
@@ -73,7 +74,7 @@ def split(records: Sequence[Arrived], had_source: NDArray[np.int64], shards: Sha
     order = np.lexsort((readings.measured_at_us, readings.sensor_id, slot))
     order = order[(source > had_source[slot])[order]]
     shard = shards.owner[slot[order]]
-    return [_rows(records, readings, record, index, order[shard == number]) for number in range(len(shards.engines))]
+    return {number: _rows(records, readings, record, index, order[shard == number]) for number in shards.owning}
 
 
 def _rows(

@@ -1,7 +1,7 @@
 """Which sensors, on which shards, does a filter mean, and how is it written as SQL for one of them?
 
 Every read goes from sensors to their readings by the primary key (a lateral join), so that its cost depends on what is
-returned and not on how long history is. And every read names the leaves that it relies on: a shard that does not have one
+returned and not on how long history is. And every read names the slots that it relies on: a shard that does not have one
 (any more) answers with an error, never silently with nothing.
 """
 
@@ -41,7 +41,7 @@ class Selection:
 
 
 class Source(NamedTuple):
-    """A query for sensors, one column `sensor_id` in order, and its arguments, with the `leaves` that LEAVES_THERE checks."""
+    """A query for sensors, one column `sensor_id` in order, and its arguments, with the `slots` that SLOTS_HERE checks."""
 
     query: str
     arguments: dict[str, Any]
@@ -61,7 +61,7 @@ async def select(asked: ReadingFilter, places: Places) -> Selection:
 def shards_of(shards: Shards, sensors: NDArray[np.int64] | None) -> list[int]:
     """The shards that may have readings of these sensors: exactly one for one sensor."""
     if sensors is None:
-        return list(range(len(shards.engines)))
+        return shards.owning
     return [int(shard) for shard in np.unique(shards.of(sensors))]
 
 
@@ -75,19 +75,15 @@ def sensors_from(selection: Selection, shards: Shards, shard: int, lowest: int) 
     if selection.sensors is None:
         condition = " AND region = ANY(%(regions)s)" if selection.regions else ""
         query = f"SELECT DISTINCT sensor_id FROM sensors_seen WHERE sensor_id >= %(lowest)s{condition} ORDER BY 1"
-        leaves = _leaves(shards.slots_of_shard(shard))
-        return Source(query, {"lowest": lowest, "regions": list(selection.regions), "leaves": leaves})
+        slots = shards.slots_of_shard(shard)
+        return Source(query, {"lowest": lowest, "regions": list(selection.regions), "slots": slots})
     sensors = selection.sensors[np.searchsorted(selection.sensors, lowest) :]
     sensors = sensors[shards.of(sensors) == shard]
     if not len(sensors):
         return None
-    leaves = _leaves(np.unique(slot_of(sensors, shards.slots)).tolist())
+    slots = np.unique(slot_of(sensors, shards.slots)).tolist()
     query = "SELECT unnest(%(sensors)s::bigint[]) AS sensor_id ORDER BY 1"
-    return Source(query, {"sensors": array(sensors), "leaves": leaves})
-
-
-LEAVES_THERE = "(SELECT count(leaf::regclass) FROM unnest(%(leaves)s::text[]) AS leaf) >= 0"
-"""A condition that is always true, or UndefinedTable: a leaf that was moved away must not look like no readings."""
+    return Source(query, {"sensors": array(sensors), "slots": slots})
 
 
 def readings_condition(selection: Selection) -> tuple[str, dict[str, Any]]:
@@ -158,7 +154,3 @@ def left(selection: Selection, readings: Readings) -> Readings:
     values[not_asked] = np.nan
     flags[not_asked] = 0
     return Readings(readings.sensor_id, readings.measured_at_us, values, qartod.pack(flags))
-
-
-def _leaves(slots: Iterable[int]) -> list[str]:
-    return [f"sensor_readings_s{slot}" for slot in slots]

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mesh.shard_map import SLOTS_HERE
 from mesh.shards import Shards
 from query_svc.selection import (
-    LEAVES_THERE,
     LOWEST_SENSOR,
     Selection,
     moment,
@@ -75,7 +75,7 @@ async def read_slice(
         FROM ({source.query}) AS s CROSS JOIN LATERAL (
             SELECT * FROM sensor_readings AS r WHERE r.sensor_id = s.sensor_id AND {times} AND {condition}
             ORDER BY r.timestamp LIMIT %(limit)s) AS r
-        WHERE {LEAVES_THERE} ORDER BY s.sensor_id, r.timestamp LIMIT %(limit)s"""
+        WHERE {SLOTS_HERE} ORDER BY s.sensor_id, r.timestamp LIMIT %(limit)s"""
     return Slice(*await read_readings(shards, shard, selection, query, arguments, regions=regions))
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from mesh import positions, stages
 from mesh.errors import Unavailable
 from mesh.ports import Clock, Ends, Log, Partition
-from mesh.shards import Shards, transaction
+from mesh.shards import AnyShards, transaction
 from mesh.stages import Heard
 from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED, RESTORED, SCREENED, SCREENED_BACKFILL, SILENCE
 from query_svc.backlog import Ages, Nexts, screened_until, told, waiting
@@ -73,7 +73,7 @@ class PipelineStatus:
         self,
         log: Log,
         catalog: AsyncEngine,
-        shards: Shards,
+        shards: AnyShards,
         recorded: Recorded,
         clock: Clock,
         sources: Mapping[str, tuple[str, ...]] = SOURCES,
@@ -139,15 +139,15 @@ class PipelineStatus:
 
     async def _record_nexts(self) -> Nexts:
         """The lowest of all slots."""
+        shards = self._shards.now
 
         async def read(shard: int, engine: AsyncEngine) -> Nexts:
             async with transaction(engine) as connection:
-                slots = self._shards.slots_of_shard(shard)
+                slots = shards.slots_of_shard(shard)
                 found = await positions.lowest(connection, "record", self._log.log_id, _SCREENED, slots)
             return {partition: position.next for partition, position in found.items()}
 
-        owning = [shard for shard in range(len(self._shards.engines)) if self._shards.slots_of_shard(shard)]
-        found = await self._shards.gather(read, owning)
+        found = await shards.gather(read, shards.owning)
         everywhere = set.intersection(*(set(nexts) for nexts in found))
         return {partition: min(nexts[partition] for nexts in found) for partition in everywhere}
 

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from mesh.adapters.postgres_copy import Kind, copy_out
+from mesh.shard_map import SLOTS_HERE
 from mesh.shards import Shards
 from query_svc.buckets import Buckets, usable_values
 from query_svc.groups import Chunk
-from query_svc.selection import LEAVES_THERE, QUERY_TIMEOUT_S, shards_of
+from query_svc.selection import QUERY_TIMEOUT_S, shards_of
 from query_svc.series import Statistics, run_starts
 from water.parameter import Parameter
 
@@ -48,7 +49,7 @@ async def _sums_of_shard(shards: Shards, shard: int, engine: AsyncEngine, chunk:
         columns += [(f"{name} min", "real"), (f"{name} max", "real")]
     query = f"""
         SELECT {", ".join(selected)} FROM ({source.query}) AS s CROSS JOIN LATERAL ({values}) AS v
-        WHERE {LEAVES_THERE} GROUP BY v.place, v.bucket LIMIT {MOST_BUCKETS + 1}"""
+        WHERE {SLOTS_HERE} GROUP BY v.place, v.bucket LIMIT {MOST_BUCKETS + 1}"""
     return await copy_out(engine, query, source.arguments | arguments, columns, QUERY_TIMEOUT_S)
 
 

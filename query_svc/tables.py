@@ -2,12 +2,12 @@
 have SQL on them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from mesh import ledger, positions
+from mesh import ledger, positions, shard_map
 from mesh.errors import SetupError
 from mesh.shards import transaction
 from water.parameter import PARAMETERS
@@ -16,7 +16,7 @@ VALUE_COLUMNS = tuple(parameter.sql_column for parameter in PARAMETERS)
 REGION_LENGTH = 20
 
 
-async def create_shard_tables(engine: AsyncEngine, slots: int, owned_slots: Iterable[int]) -> None:
+async def create_shard_tables(engine: AsyncEngine, slots: int, owned_slots: Sequence[int]) -> None:
     """Makes what is missing in a shard: the public tables, one leaf `sensor_readings_s<slot>` for each owned slot and no
     other, positions and ledger. Safe to repeat and to run from several processes. Raises SetupError when the shard was made
     with another number of slots."""
@@ -35,6 +35,7 @@ async def create_shard_tables(engine: AsyncEngine, slots: int, owned_slots: Iter
                     f"FOR VALUES WITH (MODULUS {slots}, REMAINDER {slot})"
                 )
             )
+        await shard_map.create_owned(connection, owned_slots)
         await positions.create(connection)
         await ledger.create(connection)
 
@@ -44,6 +45,7 @@ async def create_catalog_tables(engine: AsyncEngine) -> None:
     run from several processes."""
     async with transaction(engine) as connection:
         await _alone(connection)
+        await shard_map.create_map(connection)
         await positions.create(connection)
         await ledger.create(connection)
         for statement in (_DEAD_SEEN, _HOUR_FENCES, _UNSETTLED):

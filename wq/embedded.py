@@ -162,7 +162,7 @@ async def _start(stack: AsyncExitStack, settings: Settings, data: DataDirectory,
     page = await pages.enter_async_context(serving_web(served, settings.host, settings.web_port, clock))
     write_endpoint(data.endpoint, served, http, page)
     stack.callback(data.endpoint.unlink, missing_ok=True)
-    databases = (catalog, *shards.engines)
+    databases = (catalog, *shards.engines.values())
     return System(
         served, http, page, pages, databases, server, accepting, querying, alerting, archiving, database, metrics, clock
     )
@@ -181,7 +181,7 @@ async def _prepare(stack: AsyncExitStack, settings: Settings, data: DataDirector
         spread(settings.slots, tuple(open_engine(postgres.url(name), connections) for name in SHARDS))
         for connections in (SHARD_CONNECTIONS, READ_CONNECTIONS)
     )
-    for engine in (catalog, urgent, *shards.engines, *reads.engines):
+    for engine in (catalog, urgent, *shards.engines.values(), *reads.engines.values()):
         stack.push_async_callback(engine.dispose)
     await query_wiring.create_tables(catalog, shards)
     await create_ingest_tables(catalog)

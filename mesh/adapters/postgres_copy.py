@@ -54,8 +54,9 @@ async def copy_out(
     except psycopg.errors.QueryCanceled as error:
         message = f"the database did not answer within {timeout_s:g} s: ask for fewer sensors or a shorter time"
         raise TooLarge(message, reason="QUERY_TOO_LONG") from error
-    except psycopg.errors.UndefinedTable as error:
-        raise Unavailable(f"database {engine.url.database}: {error}", reason="SHARD_MOVED") from error
+    except (psycopg.errors.UndefinedTable, psycopg.errors.DivisionByZero) as error:  # SLOTS_HERE in mesh/shard_map.py
+        message = f"database {engine.url.database} does not have a slot that was asked for (any more): {error}"
+        raise Unavailable(message, reason="SHARD_MOVED") from error
     except (psycopg.OperationalError, exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
         raise Unavailable(f"database {engine.url.database} is away: {error}", reason="DATABASE_AWAY") from error
     return _columns(content, columns)

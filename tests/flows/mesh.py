@@ -78,7 +78,7 @@ class Mesh:
     async def rows(self, columns: str) -> list[tuple[Any, ...]]:
         """These columns of sensor_readings, of all shards, by sensor and time."""
         found: list[tuple[Any, ...]] = []
-        for engine in self.shards.engines:
+        for engine in self.shards.engines.values():
             async with engine.connect() as connection:
                 result = await connection.execute(text(f"SELECT sensor_id, timestamp, {columns} FROM sensor_readings"))
                 found += [tuple(row) for row in result]

@@ -102,7 +102,7 @@ async def test_one_sensor_touches_exactly_one_shard(asked: Answering) -> None:
     await asked.store(flag(a_reading(here)))
     shards = asked.deployment.shards
     gone = open_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing", 1)
-    half = Answer(Shards(shards.slots, shards.owner, (shards.engines[0], gone)), asked.places, asked.deployment.recorded, "log")
+    half = Answer(Shards(shards.owner, {0: shards.engines[0], 1: gone}), asked.places, asked.deployment.recorded, "log")
     question = ReadingFilter((here,), start_us=START_US - 1)
     assert len((await half.list_readings(question, Paging(), NOW))[0]) == 1
     assert len((await half.get_latest(question, Paging(), NOW))[0]) == 1
@@ -134,12 +134,12 @@ async def test_a_token_of_another_question_is_refused(asked: Answering) -> None:
         await asked.answer.list_readings(ALL, Paging(5, "garbage"), NOW)
 
 
-async def test_a_leaf_that_was_moved_away_is_an_error_and_never_no_readings(asked: Answering) -> None:
+async def test_a_slot_that_was_moved_away_is_an_error_and_never_no_readings(asked: Answering) -> None:
     (here,) = sensors_of_shard(asked.deployment.shards, 0, 1)
     await asked.store(flag(a_reading(here)))
     slot = int(slot_of(np.array([here]), 8)[0])
     async with transaction(asked.deployment.shards.engines[0]) as connection:
-        await connection.execute(text(f"DROP TABLE sensor_readings_s{slot}"))
+        await connection.execute(text(f"DELETE FROM owned_slots WHERE slot = {slot}"))
     with pytest.raises(Unavailable) as caught:
         await asked.answer.list_readings(ReadingFilter((here,)), Paging(), NOW)
     assert caught.value.reason == "SHARD_MOVED"

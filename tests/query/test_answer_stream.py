@@ -88,7 +88,7 @@ async def test_a_reader_that_never_reads_holds_back_the_database_and_no_connecti
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
         stream = tasks.create_task(asked.answer.stream_readings(ALL, "", NOW, write))
         await writing.wait()
-        pools = [engine.pool for engine in asked.deployment.shards.engines]
+        pools = [engine.pool for engine in asked.deployment.shards.engines.values()]
         while any(pool.checkedout() for pool in pools):  # type: ignore[attr-defined]  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert not stream.done()

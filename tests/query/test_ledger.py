@@ -138,7 +138,7 @@ async def test_a_lost_reading_and_an_invented_one_do_not_hide_each_other(client:
 
 async def fill(client: Client) -> list[tuple[str, int]]:
     keys = [(f"g{number}", START_US + hour * HOUR_US) for number in range(5) for hour in range(4)]
-    for place, engine in enumerate((client.mesh.catalog, *client.mesh.shards.engines)):
+    for place, engine in enumerate((client.mesh.catalog, *client.mesh.shards.engines.values())):
         async with transaction(engine) as connection:
             measure = "stored" if place else "accepted"
             mine = [key for turn, key in enumerate(keys) if place == 0 or turn % 2 == place - 1]

@@ -195,14 +195,14 @@ async def test_a_shard_that_is_away_does_not_stop_the_others(
 async def test_a_shard_made_before_the_export_gets_what_it_needs_and_loses_nothing(
     mesh: Deployment, objects: DirectoryObjects, clock: ManualClock
 ) -> None:
-    for engine in mesh.shards.engines:
+    for engine in mesh.shards.engines.values():
         async with transaction(engine) as connection:
             await connection.execute(text("ALTER TABLE conflicting_readings DROP COLUMN id, DROP COLUMN written_by"))
     readings = a_reading(sensors_of_shard(mesh.shards, 0, 1)[0])
     await mesh.put(readings)
     await mesh.put(other_values(readings, 2.0))
     await record_all(mesh)
-    for shard, engine in enumerate(mesh.shards.engines):
+    for shard, engine in mesh.shards.engines.items():
         await create_shard_tables(engine, mesh.shards.slots, mesh.shards.slots_of_shard(shard))
     assert await an_export(mesh, objects, clock).export() == 1
     assert [loser.offset for loser in await exported(objects)] == [1]

@@ -159,7 +159,7 @@ async def test_a_worker_whose_position_was_moved_writes_nothing(mesh: Deployment
         return RESTORED_0 in progress.next_offset
 
     await until(began)
-    for shard, engine in enumerate(mesh.shards.engines):
+    for shard, engine in mesh.shards.engines.items():
         async with transaction(engine) as connection:
             owned = dict.fromkeys(mesh.shards.slots_of_shard(shard), NOWHERE)
             await move(connection, "record", mesh.log.log_id, RESTORED_0, owned, Position(0, -1))

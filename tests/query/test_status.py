@@ -185,7 +185,7 @@ async def test_a_rate_is_that_of_the_last_minute(looking: Looking) -> None:
 async def test_a_shard_that_is_away_is_named_and_nobody_claims_to_know_what_is_readable(looking: Looking) -> None:
     mesh = looking.deployment
     gone = open_engine("postgresql+psycopg://nobody@127.0.0.1:1/gone", 1)
-    half = Shards(mesh.shards.slots, mesh.shards.owner, (mesh.shards.engines[0], gone))
+    half = Shards(mesh.shards.owner, {0: mesh.shards.engines[0], 1: gone})
     await looking.heartbeat.beat()
     status = PipelineStatus(mesh.log, mesh.catalog, half, Recorded(half, mesh.log.log_id), looking.clock)
     found = await status.status()
