@@ -15,10 +15,12 @@ from mesh.gateway_ending import Ending, wait_before
 from mesh.gateway_settings import CLOCK_FAULT_S, Acknowledgement, GatewaySettings, LaneStatistics
 from mesh.gateway_stream import GatewayStream, Pulse
 from mesh.ports import Clock
+from mesh.routed import TAKE_TURNS, target_for
 from water.readings import Readings
 
 _log = structlog.get_logger()
-_CHANNEL_OPTIONS = (("grpc.use_local_subchannel_pool", 1),)  # a connection of its own: neither lane waits for the other's bytes
+# A connection of its own: neither lane waits for the other's bytes. Where there are several servers, streams take turns.
+_CHANNEL_OPTIONS = (("grpc.use_local_subchannel_pool", 1), TAKE_TURNS)
 
 
 class GatewayLane:
@@ -149,11 +151,11 @@ class GatewayLane:
 
     async def _connect(self) -> Ending:
         """One stream on a connection of its own, so that a half-open one is never used again."""
-        settings = self._settings
+        settings, target = self._settings, target_for(self._settings.target, "ingest")
         if settings.channel_credentials is None:
-            channel = grpc.aio.insecure_channel(settings.target, _CHANNEL_OPTIONS)
+            channel = grpc.aio.insecure_channel(target, _CHANNEL_OPTIONS)
         else:
-            channel = grpc.aio.secure_channel(settings.target, settings.channel_credentials, _CHANNEL_OPTIONS)
+            channel = grpc.aio.secure_channel(target, settings.channel_credentials, _CHANNEL_OPTIONS)
         async with channel:
             call: Any = channel.stream_stream(STREAM_BATCHES)()
             stream = GatewayStream(call, settings, self._buffer, self._pulse, self._take_ack, self._max_batch_readings)

@@ -120,15 +120,17 @@ def make_server(
     services: Sequence[str],
     limits: ServerLimits | None = None,
     credentials: grpc.ServerCredentials | None = None,
+    *,
+    reuse_port: bool = False,
 ) -> Server:
     """A bound server for these services (full names, for reflection and health), to be made in a running loop. Port 0 takes a
     free one. Raises SetupError for an address beyond loopback without credentials, and for one that cannot be bound; a
-    second server never shares a port silently."""
+    second server never shares a port silently, only where both say `reuse_port`: then they share its connections."""
     check_address(host, encrypted=credentials is not None)
     limits = limits or ServerLimits()
     server = grpc.aio.server(
         interceptors=(UnreadableRequests(end_call),),
-        options=_options(limits),
+        options=[*_options(limits), ("grpc.so_reuseport", int(reuse_port))],
         maximum_concurrent_rpcs=limits.max_calls,
     )
     address = target(host, port)
@@ -143,7 +145,6 @@ def make_server(
 
 def _options(limits: ServerLimits) -> list[tuple[str, int]]:
     return [
-        ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", limits.max_receive_bytes),
         ("grpc.max_send_message_length", limits.max_send_bytes),
         ("grpc.http2.bdp_probe", 0),

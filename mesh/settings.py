@@ -77,6 +77,46 @@ class Settings(BaseSettings):
     archives: Annotated[dict[str, Path], NoDecode] = Field(
         {}, description="Archives that can be restored from besides our own: NAME=DIRECTORY of objects, commas between several."
     )
+    kafka_servers: str = Field(
+        "", description="Kafka brokers, HOST:PORT with commas between: the Log is there; empty: the embedded default."
+    )
+    kafka_prefix: str = Field(
+        "", pattern=r"^[a-zA-Z0-9._-]{0,64}$", description="Begins the name of every Kafka topic and group of this deployment."
+    )
+    kafka_replication: int = Field(1, ge=1, le=9, description="Copies of each Kafka topic; with 3, 2 must be in sync.")
+    rabbitmq_url: SecretStr = Field(
+        SecretStr(""), description="RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST: the Exchange is there."
+    )
+    rabbitmq_queue_type: str = Field(
+        "classic", pattern="^(classic|quorum)$", description="classic: severity first; quorum: for clusters, in order of arrival."
+    )
+    catalog_url: SecretStr = Field(
+        SecretStr(""),
+        description="PostgreSQL of the catalog, postgresql://USER:PASSWORD@HOST:PORT/DATABASE; the shards take the same user.",
+    )
+    shards: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Shards of a new deployment, postgresql://HOST:PORT/DATABASE with commas; later the shard map counts.",
+    )
+    keep_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Days that readings stay in the shards, then only in the archive; 0: for ever. Fixed when it is made.",
+    )
+    s3_endpoint: str = Field("", description="S3, http(s)://HOST:PORT: the archive is there; empty: a directory.")
+    s3_bucket: str = Field("water", description="Bucket of the archive.")
+    s3_region: str = Field("us-east-1", description="Region of the bucket.")
+    s3_access_key: SecretStr = Field(SecretStr(""), description="Access key of S3; it needs to read, write and list the bucket.")
+    s3_secret_key: SecretStr = Field(SecretStr(""), description="Secret key that belongs to s3_access_key.")
+    s3_checksums: str = Field(
+        "when_supported",
+        pattern="^when_(supported|required)$",
+        description="when_required for look-alikes of S3 that refuse the checksums of today's clients.",
+    )
+    reuse_port: bool = Field(
+        False, description="Several processes of this machine listen on one grpc_port and share its connections."
+    )
     drain_s: float = Field(10, ge=0, le=600, description="How long a stopping server waits for streams and workers to finish.")
     fleet_gateways: int = Field(3, ge=1, le=1000, description="Gateways of the simulated fleet of `wq up`.")
     fleet_sensors: int = Field(200, ge=1, le=1_000_000, description="Sensors of the simulated fleet of `wq up`.")
@@ -92,6 +132,16 @@ class Settings(BaseSettings):
             raise ValueError(f"{wrong[0]!r} names no directory: give NAME=DIRECTORY")
         return {name: folder for name, _, folder in pairs}
 
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _list_shards(cls, given: object) -> object:
+        return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+
+    @property
+    def on_engines(self) -> bool:
+        """Whether this deployment stands on engines of its own, not on the embedded default."""
+        return bool(self.kafka_servers)
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         ports: dict[int, str] = {}
@@ -100,6 +150,15 @@ class Settings(BaseSettings):
             if port and port in ports:
                 raise ValueError(f"{ports[port]} and {name} are both {port}: give one of them another port (0 takes a free one)")
             ports[port] = name
+        engines = {
+            "kafka_servers": self.kafka_servers,
+            "rabbitmq_url": self.rabbitmq_url.get_secret_value(),
+            "catalog_url": self.catalog_url.get_secret_value(),
+            "s3_endpoint": self.s3_endpoint,
+        }
+        if any(engines.values()) and (missing := [name for name, value in engines.items() if not value]):
+            given = next(name for name, value in engines.items() if value)
+            raise ValueError(f"{given} is set, but not {', '.join(missing)}: real engines are used all four, or none")
         return self
 
 

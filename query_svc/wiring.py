@@ -12,7 +12,7 @@ from mesh.context import Publisher
 from mesh.ports import Clock, Exchange, Log, Objects
 from mesh.run import Worker
 from mesh.settings import Settings
-from mesh.shards import Shards, transaction
+from mesh.shards import AnyShards, Shards, transaction
 from mesh.stages import Progress
 from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED, RESTORED, SCREENED, SCREENED_BACKFILL, SILENCE
 from query_svc import catalog_tables
@@ -73,12 +73,16 @@ class Querying:
         ledger_pb2_grpc.add_LedgerServiceServicer_to_server(self.ledger, server)
 
 
-async def create_tables(catalog: AsyncEngine, shards: Shards) -> None:
-    """Everything that the service keeps is there on return; safe to repeat."""
+async def create_catalog(catalog: AsyncEngine) -> None:
+    """Everything that the service keeps in the catalog is there on return; safe to repeat."""
     await create_catalog_tables(catalog)
     await catalog_tables.create_tables(catalog)
     async with transaction(catalog) as connection:
         await stages.create(connection)
+
+
+async def create_shards(shards: Shards) -> None:
+    """The tables of every shard are there on return; safe to repeat."""
 
     async def create(shard: int, engine: AsyncEngine) -> None:
         await create_shard_tables(engine, shards.slots, shards.slots_of_shard(shard))
@@ -92,8 +96,8 @@ def wire_query(
     exchange: Exchange,
     objects: Objects,
     catalog: AsyncEngine,
-    shards: Shards,
-    reads: Shards,
+    shards: AnyShards,
+    reads: AnyShards,
     clock: Clock,
     worker: str,
 ) -> Querying:
@@ -115,11 +119,11 @@ def wire_query(
         catalog=CatalogService(Sites(catalog, clock), Sensors(catalog, clock)),
         ledger=LedgerService(answer, log.log_id, log.partition_count),
         workers=(
-            Worker(record, Record(log, shards, record).run),
+            Worker(record, Record(log, shards.now, record).run),
             Worker(count, Count(log, catalog, fences, clock, count).run),
             Worker(sight, Sight(log, catalog, sight).run),
             Worker(boarding, Board(exchange, watch, worker, boarding).run),
-            Worker(restoring, RecordRestored(log, shards, restoring).run),
+            Worker(restoring, RecordRestored(log, shards.now, restoring).run),
             Worker(exporting, losers.run),
             Worker(retaining, retain.run),
             Worker(contexts, publisher.run),

@@ -1,9 +1,12 @@
 """Everything that the page follows at the services, once per process, however many browsers look."""
 
+from typing import cast
+
 import grpc
 from waterquality.v1 import alert_pb2_grpc, catalog_pb2_grpc, ledger_pb2_grpc, query_pb2_grpc
 
 from mesh.ports import Clock
+from mesh.routed import RoutedAioChannel
 from mesh.run import running
 from web_svc.alerts import OpenAlerts
 from web_svc.board import Board, Part
@@ -28,6 +31,8 @@ _OPTIONS = [
 
 def open_channel(target: str) -> grpc.aio.Channel:
     """To the services; nothing is connected until the first call. Finds them again within two seconds. The caller closes it."""
+    if "=" in target:
+        return cast("grpc.aio.Channel", RoutedAioChannel(target, open_channel))
     return grpc.aio.insecure_channel(target, options=_OPTIONS)
 
 

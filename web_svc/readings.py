@@ -38,8 +38,8 @@ class LatestReadings:
         return self._newest_us.get(sensor_id)
 
     async def follow_stored(self, say: Say) -> None:
-        """Reads what is stored: soon after the start, when live values and stored ones may just have missed each other, then every
-        5 s, more rarely the longer it takes. Raises RpcError."""
+        """Reads what is stored: soon after the start, when live values and stored ones may just have missed each other, then
+        every 5 s, more rarely the longer it takes. Raises RpcError."""
         await self._places.loaded.wait()
         every_s = STORED_FIRST_S
         while True:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar, cast
 
 import grpc
 import typer
@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from mesh.errors import Conflict, NotFound, Unavailable, Unsupported, WaterError, from_rpc
+from mesh.routed import TAKE_TURNS, RoutedAioChannel, RoutedChannel
 from wq.data_directory import default_path
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 CALL_S = 30.0
-_OPTIONS = [("grpc.max_receive_message_length", 64 * 1024 * 1024), ("grpc.enable_retries", 0)]
+_OPTIONS = [("grpc.max_receive_message_length", 64 * 1024 * 1024), ("grpc.enable_retries", 0), TAKE_TURNS]
 _NOBODY_THERE = ("connect to all addresses", "Socket closed", "DNS", "name resolver", "recvmsg")  # gRPC's own words
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -47,13 +48,21 @@ def find_target(given: str | None) -> str:
 @contextmanager
 def open_channel(target: str) -> Iterator[grpc.Channel]:
     """A channel without encryption; nothing is connected until the first call."""
-    with grpc.insecure_channel(target, options=_OPTIONS) as channel:
-        yield channel
+    with RoutedChannel(target, _open) if "=" in target else _open(target) as channel:
+        yield cast("grpc.Channel", channel)
 
 
 def open_aio_channel(target: str) -> grpc.aio.Channel:
     """The same for asyncio; the caller closes it."""
-    return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    return cast("grpc.aio.Channel", RoutedAioChannel(target, _open_aio)) if "=" in target else _open_aio(target)
+
+
+def _open(address: str) -> grpc.Channel:
+    return grpc.insecure_channel(address, options=_OPTIONS)
+
+
+def _open_aio(address: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(address, options=_OPTIONS)
 
 
 def says_errors(command: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:

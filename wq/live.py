@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-from sqlalchemy import text
 
 from mesh import ledger
 from mesh.errors import WaterError
-from mesh.shards import transaction
 from mesh.telemetry import BACKLOG, LAG, LEDGER
 from query_svc.status import Status
-from wq.embedded import System
+from wq.system import System
 
 EVERY_S = 1.0
 PRINTED_EVERY = 10
@@ -39,11 +37,7 @@ class Totals:
 
 async def read_totals(system: System) -> Totals:
     """Sums of the ledger: gateways times hours, few rows each. Raises Unavailable."""
-    sums: dict[str, int] = {}
-    for database in system.databases:
-        async with transaction(database) as connection:
-            for measure, count in await connection.execute(text("SELECT measure, sum(count) FROM ledger GROUP BY measure")):
-                sums[measure] = sums.get(measure, 0) + int(count)
+    sums = await system.querying.answer.totals()
     for measure, count in sums.items():
         system.metrics.set(LEDGER, count, measure=measure)
     refused = sum(count for measure, count in sums.items() if measure.startswith("refused:"))
@@ -64,7 +58,7 @@ async def show_live(system: System, console: Console) -> None:
                 line, problem = await _look(system, past)
                 pause_s = max(EVERY_S, (system.clock.now_us() - began_us) / 1e6 * COST_SHARE)
             except WaterError as error:
-                problem, pause_s = on_one_line(system.database.problem or error.message), EVERY_S
+                problem, pause_s = on_one_line(system.ground.database.problem or error.message), EVERY_S
                 line = Text(f"problem: {problem}", style="red")
             if console.is_terminal:
                 line.no_wrap, line.overflow = True, "ellipsis"
@@ -83,8 +77,8 @@ async def _look(system: System, past: deque[tuple[int, int]]) -> tuple[Text, str
         system.metrics.set(BACKLOG, stage.backlog_count, stage=stage.stage)
         system.metrics.set(LAG, stage.lag_us / 1e6, stage=stage.stage)
     problems = [on_one_line(f"{stage.stage}: {stage.problem}") for stage in status.stages if stage.problem]
-    if system.database.problem:
-        problems.insert(0, on_one_line(system.database.problem))
+    if system.ground.database.problem:
+        problems.insert(0, on_one_line(system.ground.database.problem))
     return _line(totals, _rate(past), status, len(system.accepting.streams), problems), problems[0] if problems else ""
 
 

