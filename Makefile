@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up install tools test check format gen baseline constraints clean
+.PHONY: help up install tools engines test check format gen baseline constraints clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -19,6 +19,9 @@ install: ## only the environment, .venv, from pinned and hashed packages (PYTHON
 
 tools: ## what the tests need besides: Debian packages (as root) and Go programs
 	@deploy/test_tools.sh
+
+engines: ## Kafka, RabbitMQ and an S3 server for `wq engines up`: Debian packages (as root), jars, Go programs
+	@deploy/engines/install.sh
 
 test: tools install ## set up what is missing, then run every test (ARGS="-k words" for some)
 	@$(if $(filter true,$(CI)),WQ_REQUIRE_ENGINES=1 )$(BIN)/pytest $(ARGS)

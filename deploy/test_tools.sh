@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up what the tests need besides .venv: as root on Debian missing packages, and Go programs in .tools. What cannot be had is
-# named; its tests are skipped, or fail where CI=true.
+# named; its tests are skipped, or fail where CI=true. The real engines have a script of their own, deploy/engines/install.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,9 +32,11 @@ for tool in $GRPCURL $GHZ; do
     if [ -x ".tools/$name" ] && [ "$(cat ".tools/$name.version" 2>/dev/null)" = "$tool" ]; then
         continue
     fi
-    if command -v go > /dev/null && echo "building $tool" && GOBIN=$PWD/.tools twice go install "$tool"; then
+    if go=$(deploy/find_go.sh) && echo "building $tool" && GOBIN=$PWD/.tools twice "$go" install "$tool"; then
         echo "$tool" > ".tools/$name.version"
     else
         echo "no $name (it needs Go, recent enough for $tool): its tests are skipped" >&2
     fi
 done
+
+deploy/engines/install.sh || echo "without these engines their tests are skipped" >&2

@@ -14,6 +14,7 @@ from mesh.adapters.embedded_postgres import EmbeddedPostgres
 from mesh.adapters.postgres_log import PostgresLog, open_postgres_log
 from mesh.clock import ManualClock
 from tests.engines import quick_postgres
+from tests.real import kafka_servers, rabbitmq, rabbitmq_server, run_engines, s3_server, s3_settings  # noqa: F401
 
 START_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 _NUMBERS = count(1)

@@ -6,7 +6,8 @@ import shlex
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -50,6 +51,10 @@ class Cluster:
     folder: Path
     programs: Programs
     fsync: bool
+    port: int | None = None
+    """Where it listens besides, on 127.0.0.1; None: it is reached by its socket alone."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Over those that every server of ours has."""
 
     @property
     def data(self) -> Path:
@@ -87,6 +92,8 @@ class Cluster:
             "fsync": "on" if self.fsync else "off",
             "max_wal_size": f"{wal_mb}MB",
             _SOCKETS: str(self.socket_folder),
+            **({"listen_addresses": "127.0.0.1", "port": str(self.port)} if self.port else {}),
+            **self.settings,
         }
         options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
         self.bound_log()
@@ -130,7 +137,8 @@ class Cluster:
             return None
 
     def _answers(self, password: str) -> bool:
-        where = make_conninfo(host=str(self.socket_folder), user=USER, password=password, dbname="postgres", connect_timeout=5)
+        host, port = str(self.socket_folder), self.port or int(_SETTINGS["port"])
+        where = make_conninfo(host=host, port=port, user=USER, password=password, dbname="postgres", connect_timeout=5)
         try:
             with psycopg.connect(where) as connection:
                 row = connection.execute("SELECT current_setting('data_directory')").fetchone()

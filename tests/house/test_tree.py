@@ -63,6 +63,16 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.parametrize("name", [".ci/run", "deploy/find_python.sh", "deploy/install.sh", "deploy/test_tools.sh"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".ci/run",
+        "deploy/find_go.sh",
+        "deploy/find_python.sh",
+        "deploy/engines/install.sh",
+        "deploy/install.sh",
+        "deploy/test_tools.sh",
+    ],
+)
 def test_a_script_can_be_run(name: str) -> None:
     assert (ROOT / name).stat().st_mode & stat.S_IXUSR
