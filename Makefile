@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help up install tools engines test check format gen baseline constraints clean
+.PHONY: help up install tools engines test faults check format gen baseline constraints clean
 
 BIN := .venv/bin
 ARGS ?=
@@ -25,6 +25,9 @@ engines: ## Kafka, RabbitMQ and an S3 server for `wq engines up`: Debian package
 
 test: tools install ## set up what is missing, then run every test (ARGS="-k words" for some)
 	@$(if $(filter true,$(CI)),WQ_REQUIRE_ENGINES=1 )$(BIN)/pytest $(ARGS)
+
+faults: tools engines install ## the whole fault suite on real engines, about an hour; writes docs/reliability.md (ARGS="--only NAME" for some)
+	@$(BIN)/python -m tests.faults $(or $(ARGS),--write docs/reliability.md)
 
 check: install ## contracts, format, lint, types, house rules
 	@$(BIN)/buf lint

@@ -32,9 +32,9 @@ class Archive:
     are enough.
 
     Then the chunk is cut: what belongs to it is committed before anything is put, so that every later attempt makes the same
-    objects. One object per region and UTC day of measured time is put, then one manifest record each, then one catalog
-    transaction enters the manifest's rows, counts the readings as archived and moves the position from exactly the value that
-    was read. Two workers on one partition: one of them ends with PositionLost.
+    objects. One object per region and UTC day of measured time is put (`by_json`: one for each sensor of it), then one manifest
+    record each, then one catalog transaction enters the manifest's rows, counts the readings as archived and moves the position
+    from exactly the value that was read. Two workers on one partition: one of them ends with PositionLost.
 
     A record that cannot be archived is put into `dead` first, attributed by its headers, then passed.
     """
@@ -48,6 +48,7 @@ class Archive:
         clock: Clock,
         chunk_s: float,
         chunk_readings: int,
+        by_json: bool = False,
     ) -> None:
         self._log = log
         self._objects = objects
@@ -57,6 +58,7 @@ class Archive:
         self._chunk_us = round(chunk_s * 1_000_000)
         self._idle_us = round(min(IDLE_S, chunk_s) * 1_000_000)
         self._chunk_readings = chunk_readings
+        self._by_json = by_json
         self._hurried = False
 
     def hurry(self) -> None:
@@ -106,7 +108,7 @@ class Archive:
         """Everything that these partitions have waiting is archived on return."""
         for partition in partitions:
             done = pending[partition]
-            chunk = Chunk(self._log.log_id, partition, done.had, done.new, self._clock.now_us())
+            chunk = Chunk(self._log.log_id, partition, done.had, done.new, self._clock.now_us(), self._by_json)
             if done.reading_count:
                 await self._chunks.cut(chunk)
             await self._archive(chunk, await asyncio.to_thread(done.all), done.record_count)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archive_svc.manifest_record import safe_region
+from mesh.aliens import without_aliens
 from mesh.codec.log_records import Screened, read_screened
 from mesh.codec.stamp import Stamp, source_of, stamp_of
 from mesh.errors import Fault, InvalidArgument
@@ -45,12 +46,11 @@ class Taken:
 
 
 def take(partition: Partition, records: Sequence[Stored], had_source: int) -> Taken:
-    """What records that follow `had_source` come to; those at or before it were had and are dropped. Raises Fault at a hole, and
-    for a record that can be read neither by its value nor by its headers: our own screener writes them. Blocks: run it in a
-    thread."""
+    """What records that follow `had_source` come to; those at or before it were had and are dropped, and so are those that our
+    screener did not write. Raises Fault at a hole. Blocks: run it in a thread."""
     found: list[tuple[Stored, Stamp, Screened]] = []
     dead: list[tuple[Stored, str]] = []
-    for stored in records:
+    for stored in without_aliens(partition, records):
         stamp, screened, problem = _read(partition, stored)
         source, previous = (screened.source_offset, screened.previous_source_offset) if screened else source_of(partition, stored)
         if source <= had_source:

@@ -1,18 +1,17 @@
-"""Which objects do the readings of one chunk make: one for each region and UTC day of measured time."""
+"""Which objects do the readings of one chunk make: one for each region and UTC day of measured time, in JSON also by sensor."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 import numpy as np
-from numpy.typing import NDArray
 
 from archive_svc.arrivals import Part, merge
-from archive_svc.manifest_record import object_path
-from archive_svc.pack import Places
+from archive_svc.manifest_record import object_path, sensor_path
+from archive_svc.pack_json import by_sensor
+from archive_svc.unpacked import Unpacked, in_partition
 from mesh.ports import Partition
 from mesh.positions import Position
-from water.readings import Readings
 
 MOST_PARTS = 256
 _DAY_US = 86_400_000_000
@@ -22,13 +21,14 @@ _EPOCH = date(1970, 1, 1)
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A run of a partition of one log, from the offset behind `had` to that of `new`, cut at `cut_us`. Every attempt to archive
-    it makes the same objects."""
+    it makes the same objects, in Parquet or one JSON for each sensor."""
 
     log_id: str
     partition: Partition
     had: Position
     new: Position
     cut_us: int
+    by_json: bool = False
 
     @property
     def first_offset(self) -> int:
@@ -41,9 +41,7 @@ class Planned:
     """An object to be packed and put: its path and what it holds."""
 
     path: str
-    region: str
-    readings: Readings
-    places: Places
+    found: Unpacked
 
 
 class Pending:
@@ -80,8 +78,8 @@ class Pending:
 
 
 def plan(chunk: Chunk, part: Part) -> Iterator[Planned]:
-    """The objects of the chunk by region and day, one after another, so that only those in work are in memory twice. The same for
-    the same chunk. Blocks: run each step in a thread."""
+    """The objects of the chunk by region and day, and for JSON by sensor, one after another, so that only those in work are in
+    memory twice. The same for the same chunk. Blocks: run each step in a thread."""
     if not len(part):
         return
     regions, which = np.unique(part.region, return_inverse=True)
@@ -90,10 +88,13 @@ def plan(chunk: Chunk, part: Part) -> Iterator[Planned]:
     first = np.flatnonzero(np.r_[True, (which[order][1:] != which[order][:-1]) | (day[order][1:] != day[order][:-1])])
     for start, end in zip(first.tolist(), [*first[1:].tolist(), len(order)], strict=True):
         rows = order[start:end]
-        yield _planned(chunk, part, regions[which[rows[0]]].decode(), int(day[rows[0]]), rows)
-
-
-def _planned(chunk: Chunk, part: Part, region: str, day: int, rows: NDArray[np.intp]) -> Planned:
-    topic, number = chunk.partition
-    path = object_path(region, _EPOCH + timedelta(days=day), chunk.log_id, topic, number, chunk.first_offset)
-    return Planned(path, region, part.readings.take(rows), Places(topic, number, part.offset[rows], part.index[rows]))
+        region = regions[which[rows[0]]].decode()
+        path = object_path(region, _EPOCH + timedelta(days=int(day[rows[0]])), chunk.log_id, *chunk.partition, chunk.first_offset)
+        places = in_partition(chunk.partition, part.offset[rows], part.index[rows])
+        found = Unpacked(part.readings.take(rows), region, places, chunk.log_id)
+        if not chunk.by_json:
+            yield Planned(path, found)
+            continue
+        found = found.in_order()
+        for sensor_id, number, of_sensor in by_sensor(found.readings.sensor_id):
+            yield Planned(sensor_path(path, sensor_id, number), found.take(of_sensor))

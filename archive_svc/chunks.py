@@ -46,7 +46,7 @@ class Chunks:
                 where = f"{partition.topic}/{partition.number}"
                 raise Fault(f"a chunk of {where} begins at offset {row.first_offset}, but the archive's position is {had.offset}")
             new = Position(row.last_offset, row.source_offset)
-            begun[partition] = had, Chunk(self._log_id, partition, had, new, row.cut_us)
+            begun[partition] = had, Chunk(self._log_id, partition, had, new, row.cut_us, row.by_json)
         return begun
 
     async def cut(self, chunk: Chunk) -> None:
@@ -61,6 +61,7 @@ class Chunks:
             "last_offset": chunk.new.offset,
             "source_offset": chunk.new.source_offset,
             "cut_us": chunk.cut_us,
+            "by_json": chunk.by_json,
         }
         async with transaction(self._catalog) as connection:
             # Moved to where it is: so it is ours, and locked until the chunk is committed.

@@ -78,9 +78,9 @@ class Manifest:
             return int((await connection.execute(query)).scalar_one())
 
     async def unknown(self, paths: Sequence[str]) -> list[str]:
-        """Those of these paths of objects and manifest records of our own that have no row, and that neither a chunk is
-        putting now nor the last restore was copying: seen in one moment, so what was found before the call is never unknown
-        because it was just being archived."""
+        """Those of these paths of objects and manifest records of our own that have no row, and that no chunk or compaction is
+        putting now, nor the last restore was copying, nor has a compaction replaced: seen in one moment, so what was found before
+        the call is never unknown because it was just being archived."""
         if not paths:
             return []
         described = [described_by(path) for path in paths]
@@ -113,18 +113,19 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
 
 _COLUMNS = [OBJECTS.c[field.name] for field in fields(ManifestRow)]
 
-# An object of a chunk is named by log, topic, partition and first offset of its chunk (manifest_record.object_path).
+# An object of a chunk is named by log, topic, partition and first offset of its chunk (manifest_record.object_path), one of a
+# compaction by its stem.
 _UNKNOWN = """
 WITH putting AS (
-    SELECT '/' || left(log_id, 8) || '-' || topic || '-' || partition || '-' || lpad(CAST(first_offset AS text), 20, '0')
-        || '.parquet' AS name
-    FROM archive.chunks
+    SELECT '/' || left(log_id, 8) || '-' || topic || '-' || partition || '-' || lpad(CAST(first_offset AS text), 20, '0') AS name
+    FROM archive.chunks UNION ALL SELECT stem FROM archive.compactions
 )
 SELECT found FROM unnest(CAST(:found AS text[]), CAST(:paths AS text[]), CAST(:logs AS text[]))
     WITH ORDINALITY AS f (found, described, log, place)
 WHERE NOT EXISTS (
     SELECT FROM archive.objects WHERE path = described COLLATE "C" AND log IN ('', log_id))
+  AND NOT EXISTS (SELECT FROM archive.replaced WHERE path = described COLLATE "C" AND log IN ('', log_id))
   AND NOT EXISTS (SELECT FROM archive.restore_found WHERE path = described COLLATE "C" AND log IN ('', log_id))
-  AND NOT EXISTS (SELECT FROM putting WHERE right(described, length(name)) = name)
+  AND NOT EXISTS (SELECT FROM putting WHERE strpos(described, name) > 0)
 ORDER BY place
 """

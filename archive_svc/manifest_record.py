@@ -10,6 +10,8 @@ from typing import Any
 from mesh.errors import InvalidArgument
 
 DATA = "water_quality_data"
+PARQUET_SUFFIX = ".parquet"
+JSON_SUFFIX = ".json.gz"
 MANIFEST = "manifest"
 MOST_BYTES = 1024 * 1024 * 1024
 """Size of the greatest object that a manifest may name."""
@@ -19,7 +21,7 @@ MOST_RECORD_BYTES = 8 * 1024
 _DAY_US = 86_400_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REGION = re.compile(r"[a-z0-9_-]{1,20}")
-_NAME = r"[A-Za-z0-9_=-][A-Za-z0-9._=-]{0,239}\.parquet"
+_NAME = r"[A-Za-z0-9_=-][A-Za-z0-9._=-]{0,239}\.(?:parquet|json\.gz)"
 _SAFE_PATH = re.compile(rf"{DATA}/{_REGION.pattern}/(\d{{4}})/(\d\d)/(\d\d)/{_NAME}", re.ASCII)
 _RECORD_PATH = re.compile(rf"{MANIFEST}/([A-Za-z0-9_-]{{1,64}})/({_REGION.pattern}/\d{{4}}/\d\d/\d\d/[^/]+)\.json", re.ASCII)
 _LOG_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -56,15 +58,25 @@ def safe_region(region: str) -> bool:
     return _REGION.fullmatch(region) is not None
 
 
+def day_folder(region: str, day: date) -> str:
+    """Where everything of a region and a UTC day lies."""
+    return f"{DATA}/{region}/{day.year:04}/{day.month:02}/{day.day:02}"
+
+
 def object_path(region: str, day: date, log_id: str, topic: str, partition: int, first_offset: int) -> str:
     """Where the readings of a region and a UTC day that a chunk holds are put: another place for every chunk of every log."""
-    folder = f"{DATA}/{region}/{day.year:04}/{day.month:02}/{day.day:02}"
-    return f"{folder}/{log_id[:8]}-{topic}-{partition}-{first_offset:020}.parquet"
+    return f"{day_folder(region, day)}/{log_id[:8]}-{topic}-{partition}-{first_offset:020}{PARQUET_SUFFIX}"
+
+
+def sensor_path(path: str, sensor_id: int, number: int) -> str:
+    """Where the readings of one sensor are put, of those that would be put at `path` in Parquet; `number`: of the objects that it
+    takes for them, from 0."""
+    return f"{path.removesuffix(PARQUET_SUFFIX)}-s{sensor_id}{f'-{number}' if number else ''}{JSON_SUFFIX}"
 
 
 def manifest_path(row: ManifestRow) -> str:
     """Where the row itself is put as an object: the path of what it describes, below `manifest/<log_id>`."""
-    inner = row.path.removeprefix(f"{DATA}/").removesuffix(".parquet")
+    inner = row.path.removeprefix(f"{DATA}/").removesuffix(PARQUET_SUFFIX)
     return f"{MANIFEST}/{row.log_id}/{inner}.json"
 
 
@@ -72,7 +84,9 @@ def described_by(path: str) -> tuple[str, str]:
     """The path of the object that a manifest record at `path` describes, and the log that it names; of any other path itself and
     an empty name."""
     found = _RECORD_PATH.fullmatch(path)
-    return (f"{DATA}/{found[2]}.parquet", found[1]) if found else (path, "")
+    if not found:
+        return path, ""
+    return f"{DATA}/{found[2]}{'' if found[2].endswith(JSON_SUFFIX) else PARQUET_SUFFIX}", found[1]
 
 
 def day_of(path: str) -> int | None:
@@ -106,7 +120,7 @@ def read_manifest_row(content: bytes) -> ManifestRow:
 def check_row(row: ManifestRow) -> None:
     """Raises as `read_manifest_row` does for a row that no deployment of ours writes."""
     if not _SAFE_PATH.fullmatch(row.path) or ".." in row.path:
-        shape = f"{DATA}/<region>/<year>/<month>/<day>/<name>.parquet, without `..`"
+        shape = f"{DATA}/<region>/<year>/<month>/<day>/<name>.parquet or .json.gz, without `..`"
         raise InvalidArgument(f"the manifest names the path {row.path[:200]!r}: only {shape} is read", reason="UNSAFE_PATH")
     day_us = day_of(row.path)
     if day_us is None:

@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from archive_svc.chunk import Chunk, Planned
-from archive_svc.manifest_record import ManifestRow, manifest_path, write_manifest_row
-from archive_svc.pack import Unpacked, pack, unpack
+from archive_svc.contents import pieces, write_object
+from archive_svc.manifest_record import MOST_BYTES, ManifestRow, manifest_path, write_manifest_row
+from archive_svc.unpacked import Unpacked, join
 from mesh.errors import InvalidArgument, ObjectConflict
 from mesh.ports import Objects
 from mesh.shards import first_error
@@ -62,14 +63,15 @@ async def each(things: Iterator[_T], work: Callable[[_T], Awaitable[None]]) -> N
 
 def _pack(chunk: Chunk, planned: Iterator[Planned]) -> Iterator[tuple[ManifestRow, bytes]]:
     for one in planned:
-        content = pack(one.readings, one.region, one.places, chunk.log_id)
+        content = write_object(one.path, one.found)
+        times = one.found.readings.measured_at_us
         row = ManifestRow(
             path=one.path,
-            reading_count=len(one.readings),
+            reading_count=len(one.found),
             size_bytes=len(content),
             sha256=sha256(content),
-            first_us=int(one.readings.measured_at_us.min()),
-            last_us=int(one.readings.measured_at_us.max()),
+            first_us=int(times.min()),
+            last_us=int(times.max()),
             log_id=chunk.log_id,
             topic=chunk.partition.topic,
             partition=chunk.partition.number,
@@ -86,8 +88,8 @@ async def _put(objects: Objects, row: ManifestRow, content: bytes) -> ManifestRo
         return row
     except ObjectConflict:
         # Packed by another pyarrow before a crash: the same readings in other bytes.
-        there = await objects.get(row.path)
-        if not await asyncio.to_thread(_same_readings, there, content):
+        there = await objects.get(row.path, MOST_BYTES)
+        if not await asyncio.to_thread(_same_readings, row.path, there, content):
             raise
         return replace(row, size_bytes=len(there), sha256=sha256(there))
 
@@ -97,9 +99,9 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _same_readings(left: bytes, right: bytes) -> bool:
+def _same_readings(path: str, left: bytes, right: bytes) -> bool:
     try:
-        return _columns(unpack(left)) == _columns(unpack(right))
+        return _columns(join(list(pieces(path, left)))) == _columns(join(list(pieces(path, right))))
     except InvalidArgument:
         return False
 
@@ -108,5 +110,5 @@ def _columns(found: Unpacked) -> tuple[object, ...]:
     readings, places = found.readings, found.places
     values = np.where(np.isnan(readings.values), np.float32(np.nan), readings.values)
     assert readings.flags is not None
-    arrays = (readings.sensor_id, readings.measured_at_us, values, readings.flags, places.offset, places.index)
-    return (found.region, found.log_id, places.topic, places.partition, *(array.tobytes() for array in arrays))
+    arrays = (readings.sensor_id, readings.measured_at_us, values, readings.flags, places.of, places.offset, places.index)
+    return (found.region, found.log_id, places.partitions, *(array.tobytes() for array in arrays))

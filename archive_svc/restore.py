@@ -11,17 +11,20 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from archive_svc.contents import pieces
+from archive_svc.first_of_each import repeated
 from archive_svc.manifest import Wanted, check_wanted, columns_of
 from archive_svc.manifest_record import ManifestRow, manifest_path, write_manifest_row
-from archive_svc.pack import Unpacked, unpack
+from archive_svc.restore_days import found_note
 from archive_svc.restore_losers import LogPlace, Losers
 from archive_svc.restore_plan import Plan
 from archive_svc.restore_source import check_empty, read_manifest
-from archive_svc.tables import OBJECTS
+from archive_svc.tables import COMPACTED, OBJECTS
+from archive_svc.unpacked import Unpacked
 from archive_svc.verify import compare
 from mesh.codec.packed import MAX_READING_BYTES
 from mesh.codec.restored_records import RestoredReadings, write_restored
-from mesh.errors import FailedPrecondition, InvalidArgument, NotFound, ObjectConflict
+from mesh.errors import FailedPrecondition, InvalidArgument, NotFound, ObjectConflict, TooLarge
 from mesh.ports import Clock, Log, Objects, Partition, Record
 from mesh.shards import Shards, transaction
 from mesh.tokens import write_position
@@ -118,9 +121,10 @@ class Restore:
             await plan.put_last(known)
             putting, count, unproven = _Putting(), 0, 0
             async for row in plan.rows():
-                put = await self._restore(row, objects, wanted, bool(source), putting)
+                put, undecided = await self._restore(row, objects, wanted, bool(source), putting)
                 count, total = count + put, total - row.reading_count + put
-                unproven += 0 if row.last_offset <= known.get((row.log_id, row.topic, row.partition), -1) else put
+                is_told = row.topic == COMPACTED or row.last_offset <= known.get((row.log_id, row.topic, row.partition), -1)
+                unproven += undecided if is_told else put
                 yield Restored(count, total, unproven)
             if unproven:
                 _log.warning("restored before it was told what lost", source=source, unproven=unproven, restored=count)
@@ -147,34 +151,49 @@ class Restore:
             raise NotFound(message, reason="UNKNOWN_ARCHIVE", metadata={"source": source[:80]})
         return self._sources[source]
 
-    async def _restore(self, row: ManifestRow, objects: Objects, wanted: Wanted, adopt: bool, putting: _Putting) -> int:
-        """The wanted readings of the object are durable in the Log on return; how many."""
+    async def _restore(
+        self, row: ManifestRow, objects: Objects, wanted: Wanted, adopt: bool, putting: _Putting
+    ) -> tuple[int, int]:
+        """The wanted readings of the object are durable in the Log on return; how many, and how many of a compacted day share
+        their key with others."""
         content = await _get(row, objects)
-        unpacked = await asyncio.to_thread(_checked, row, content)
+        if problem := await asyncio.to_thread(compare, row, content):
+            raise _damaged(row, problem)
         if adopt:
             await self._adopt(row, content)
-        del content
-        keep = await self._losers.are_not(row, unpacked.places)
-        times = unpacked.readings.measured_at_us
+        count, undecided, found = 0, 0, pieces(row.path, content)
+        while (piece := await asyncio.to_thread(next, found, None)) is not None:
+            readings = await self._wanted(row, piece, wanted)
+            count += len(readings)
+            undecided += len(repeated(readings)) if row.topic == COMPACTED else 0
+            await self._append(_records(row.path, piece.region, readings, self._partitions), putting)
+        await putting.settle(0)
+        return count, undecided
+
+    async def _wanted(self, row: ManifestRow, piece: Unpacked, wanted: Wanted) -> Readings:
+        """Those that did not lose, of the time that is asked for."""
+        keep = await self._losers.are_not(row, piece)
+        times = piece.readings.measured_at_us
         if wanted.start_us is not None:
             keep &= times >= wanted.start_us
         if wanted.end_us is not None:
             keep &= times < wanted.end_us
-        readings = await asyncio.to_thread(unpacked.readings.take, keep)
-        records = _records(row.path, unpacked.region, readings, self._partitions)
+        return await asyncio.to_thread(piece.readings.take, keep)
+
+    async def _append(self, records: Iterator[tuple[int, Record]], putting: _Putting) -> None:
         while (made := await asyncio.to_thread(next, records, None)) is not None:
             number, record = made
             partition = Partition(RESTORED, number)
             await putting.settle(WINDOW_RECORDS - 1)
             putting.waiting.append((partition, await self._log.append(partition, record)))
-        await putting.settle(0)
-        return len(readings)
 
     async def _adopt(self, row: ManifestRow, content: bytes) -> None:
         """The object and its record are ours, and in our manifest, on return."""
         try:
             await self._own.put(row.path, content)
             await self._own.put(manifest_path(row), write_manifest_row(row))
+            if row.topic == COMPACTED:
+                await self._own.put(*await found_note(self._catalog, row))
         except ObjectConflict as error:
             raise _damaged(row, f"another object of this name is in our own archive ({error.message})") from error
         async with transaction(self._catalog) as connection:
@@ -193,18 +212,11 @@ async def _alone(catalog: AsyncEngine) -> AsyncIterator[None]:
 
 async def _get(row: ManifestRow, objects: Objects) -> bytes:
     try:
-        return await objects.get(row.path)
+        return await objects.get(row.path, row.size_bytes)
     except NotFound:
         raise _damaged(row, "it is missing") from None
-    except InvalidArgument as error:  # a link in its place, a folder
+    except (InvalidArgument, TooLarge, FailedPrecondition) as error:  # a link in its place, a folder; or the engine knows
         raise _damaged(row, error.message) from error
-
-
-def _checked(row: ManifestRow, content: bytes) -> Unpacked:
-    """The readings of an object that is what the manifest says; nothing else is read any further."""
-    if problem := compare(row, content):
-        raise _damaged(row, problem)
-    return unpack(content)
 
 
 def _records(path: str, region: str, readings: Readings, partitions: int) -> Iterator[tuple[int, Record]]:

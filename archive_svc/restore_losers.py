@@ -5,16 +5,18 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from archive_svc.first_of_each import repeated
 from archive_svc.manifest_record import ManifestRow
-from archive_svc.pack import Places
 from archive_svc.restore_tables import LOSERS, LOSERS_READ
-from mesh.codec.conflicts import ConflictsObject, conflicts_folder, read_conflicts_path, read_losers
-from mesh.codec.conflicts_told import Told, is_told, read_told
-from mesh.errors import FailedPrecondition, InvalidArgument, NotFound
+from archive_svc.tables import COMPACTED
+from archive_svc.unpacked import Unpacked
+from mesh.codec.conflicts import MOST_LINE_BYTES, ConflictsObject, conflicts_folder, read_conflicts_path, read_losers
+from mesh.codec.conflicts_told import MOST_BYTES, Told, is_told, read_told
+from mesh.errors import FailedPrecondition, InvalidArgument, NotFound, TooLarge
 from mesh.ports import Objects
 from mesh.shards import transaction
 
@@ -57,14 +59,17 @@ class Losers:
         expected[of.log_id, of.shard] = line + of.count
         if await self._is_read(path):
             return
-        content = await objects.get(path)
+        content = await _get(path, objects, of.count * MOST_LINE_BYTES)
         await self._enter(of, content)
         if copy_to is not None:
             await copy_to.put(path, content)
         await self._set_read(path)
 
-    async def are_not(self, row: ManifestRow, places: Places) -> NDArray[np.bool_]:
-        """For each place of this object's readings whether it did not lose."""
+    async def are_not(self, row: ManifestRow, found: Unpacked) -> NDArray[np.bool_]:
+        """For each reading of this object, or of a piece of it, whether it did not lose."""
+        if row.topic == COMPACTED:  # without losers, apart from those that were not known then
+            return await self._undecided_are_not(found)
+        places = found.places
         query = select(LOSERS.c.offset, LOSERS.c.index).where(
             LOSERS.c.log_id == row.log_id,
             LOSERS.c.topic == row.topic,
@@ -75,8 +80,22 @@ class Losers:
             losers = {(offset, index) for offset, index in await connection.execute(query)}
         keep = np.ones(len(places.offset), np.bool_)
         suspects = np.flatnonzero(np.isin(places.offset, [offset for offset, _ in losers]))
-        found = zip(places.offset[suspects].tolist(), places.index[suspects].tolist(), strict=True)
-        keep[suspects] = [place not in losers for place in found]
+        asked = zip(places.offset[suspects].tolist(), places.index[suspects].tolist(), strict=True)
+        keep[suspects] = [place not in losers for place in asked]
+        return keep
+
+    async def _undecided_are_not(self, found: Unpacked) -> NDArray[np.bool_]:
+        keep = np.ones(len(found), np.bool_)
+        suspects = repeated(found.readings)
+        if not len(suspects):
+            return keep
+        places = found.places.take(suspects)
+        topics, numbers = zip(*(places.partitions[of] for of in places.of.tolist()), strict=True)
+        asked = {"log_id": found.log_id, "topics": list(topics), "partitions": list(numbers)}
+        asked |= {"offsets": places.offset.tolist(), "indexes": places.index.tolist()}
+        async with transaction(self._catalog) as connection:
+            lost = (await connection.execute(text(_LOST), asked)).scalars().all()
+        keep[suspects[np.array(lost, np.intp) - 1]] = False
         return keep
 
     async def _is_read(self, path: str) -> bool:
@@ -106,7 +125,7 @@ class Losers:
 async def _read_told(path: str, objects: Objects, copy_to: Objects | None) -> list[Told]:
     """One; none where another that says more has just taken its place."""
     try:
-        content = await objects.get(path)
+        content = await _get(path, objects, MOST_BYTES)
         told = read_told(path, content)
     except NotFound:
         return []
@@ -115,6 +134,13 @@ async def _read_told(path: str, objects: Objects, copy_to: Objects | None) -> li
     if copy_to is not None:
         await copy_to.put(path, content)
     return [told]
+
+
+async def _get(path: str, objects: Objects, limit: int) -> bytes:
+    try:
+        return await objects.get(path, limit)
+    except TooLarge as error:
+        raise _damaged(path, error.message) from error
 
 
 def _known(told: list[Told]) -> dict[LogPlace, int]:
@@ -131,3 +157,12 @@ def _known(told: list[Told]) -> dict[LogPlace, int]:
 def _damaged(path: str, problem: str) -> FailedPrecondition:
     message = f"object {path!r} is damaged: {problem}; bring the archive back from a copy"
     return FailedPrecondition(message, reason="OBJECT_DAMAGED", metadata={"path": path})
+
+
+# Places in the question, counted from 1, of those that lost.
+_LOST = """
+SELECT place FROM unnest(
+    CAST(:topics AS text[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[]), CAST(:indexes AS int[])
+) WITH ORDINALITY AS asked (topic, partition, "offset", index, place)
+JOIN archive.losers AS l USING (topic, partition, "offset", index) WHERE l.log_id = :log_id
+"""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from archive_svc.day_tables import COLUMNS
 from archive_svc.manifest import Wanted
 from archive_svc.manifest_record import ManifestRow
 from archive_svc.restore_losers import LogPlace
@@ -21,11 +22,14 @@ class Plan:
     of the times at which chunks were cut, which may differ from it by as long as a chunk waits. Readings that lost are left out
     by their places, so this decides only where two partitions have one key with the same values: flags and region that come
     back are those of the chunk that was cut first. And where it is not known yet what lost: see `put_last`.
+    Compacted days come first: chunks of the same day came later, and what lost is not in them. All objects of such a day are
+    taken, or none.
     """
 
     def __init__(self, catalog: AsyncEngine, found: bool) -> None:
         self._catalog = catalog
         self._table = "archive.restore_found" if found else "archive.objects"
+        self._rows = self._table if found else _OWN
 
     async def make(self, wanted: Wanted) -> int:
         """Replaces the plan of the restore before; how many readings its objects have."""
@@ -36,7 +40,7 @@ class Plan:
             return int((await connection.execute(text(_TOTAL.format(table=self._table)))).scalar_one())
 
     async def ends(self) -> dict[LogPlace, int]:
-        """The last offset of each partition that an object of the plan has."""
+        """The last offset of each partition that an object of the plan has; of compacted days, which have no losers, -1."""
         async with transaction(self._catalog) as connection:
             found = await connection.execute(text(_ENDS.format(table=self._table)))
             return {(log_id, topic, partition): offset for log_id, topic, partition, offset in found}
@@ -54,7 +58,8 @@ class Plan:
         place = 0
         while True:
             async with transaction(self._catalog) as connection:
-                page = (await connection.execute(text(_ROWS.format(table=self._table)), {"place": place, "limit": _PAGE})).all()
+                asked = {"place": place, "limit": _PAGE}
+                page = (await connection.execute(text(_ROWS.format(table=self._rows)), asked)).all()
             for place, *values in page:  # noqa: B007 - the next page begins behind the last place
                 yield ManifestRow(*values)
             if len(page) < _PAGE:
@@ -64,14 +69,18 @@ class Plan:
 # Cut times never go back within a partition, even where the clock did.
 _MAKE = """
 INSERT INTO archive.restore_plan (place, path)
-SELECT row_number() OVER (ORDER BY cut_us, log_id, topic, partition, first_offset, path), path FROM (
-    SELECT *, max(stored_us) OVER (PARTITION BY log_id, topic, partition ORDER BY first_offset) AS cut_us FROM {table}) AS o
+SELECT row_number() OVER (ORDER BY topic <> 'compacted', cut_us, log_id, topic, partition, first_offset, path), path FROM (
+    SELECT *, max(stored_us) OVER (PARTITION BY log_id, topic, partition ORDER BY first_offset) AS cut_us,
+           first_us - CASE topic WHEN 'compacted' THEN (first_us % 86400000000 + 86400000000) % 86400000000 ELSE 0 END AS begin_us
+    FROM {table}) AS o
 WHERE (CAST(:regions AS text[]) IS NULL OR region = ANY(CAST(:regions AS text[])))
-  AND (CAST(:start AS bigint) IS NULL OR last_us >= :start) AND (CAST(:end AS bigint) IS NULL OR first_us < :end)
+  AND (CAST(:start AS bigint) IS NULL OR CASE topic WHEN 'compacted' THEN begin_us + 86399999999 ELSE last_us END >= :start)
+  AND (CAST(:end AS bigint) IS NULL OR begin_us < :end)
 """
 
 _ENDS = """
-SELECT log_id, topic, partition, max(last_offset) FROM archive.restore_plan JOIN {table} USING (path) GROUP BY 1, 2, 3
+SELECT log_id, topic, partition, max(CASE topic WHEN 'compacted' THEN -1 ELSE last_offset END)
+FROM archive.restore_plan JOIN {table} USING (path) GROUP BY 1, 2, 3
 """
 
 _PUT_LAST = """
@@ -79,10 +88,13 @@ UPDATE archive.restore_plan AS p SET place = place + 1000000000000
 FROM {table} AS o LEFT JOIN unnest(
     CAST(:logs AS text[]), CAST(:topics AS text[]), CAST(:partitions AS int[]), CAST(:offsets AS bigint[])
 ) AS known (log_id, topic, partition, until) USING (log_id, topic, partition)
-WHERE o.path = p.path AND o.last_offset > coalesce(until, -1)
+WHERE o.path = p.path AND o.topic <> 'compacted' AND o.last_offset > coalesce(until, -1)
 """
 
 _TOTAL = "SELECT coalesce(sum(reading_count), 0) FROM archive.restore_plan JOIN {table} USING (path)"
+
+# What a compaction has replaced since the plan was made is still there: nothing is swept while a restore runs.
+_OWN = f"(SELECT {COLUMNS} FROM archive.objects UNION ALL SELECT {COLUMNS} FROM archive.replaced) AS o"
 
 _ROWS = """
 SELECT place, path, reading_count, size_bytes, sha256, first_us, last_us, log_id, topic, partition, first_offset, last_offset,

@@ -7,10 +7,13 @@ from sqlalchemy import delete, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from archive_svc.day_notes import read_note_path
 from archive_svc.manifest import columns_of
-from archive_svc.manifest_record import MANIFEST, ManifestRow, manifest_path, read_manifest_row
+from archive_svc.manifest_record import MANIFEST, MOST_RECORD_BYTES, ManifestRow, manifest_path, read_manifest_row
+from archive_svc.restore_complete import check_complete
+from archive_svc.restore_days import read_days
 from archive_svc.restore_tables import FOUND
-from mesh.errors import FailedPrecondition, InvalidArgument, NotFound
+from mesh.errors import FailedPrecondition, InvalidArgument, NotFound, TooLarge
 from mesh.ports import Log, Objects
 from mesh.shards import Shards, first_error, transaction
 from mesh.topics import ACCEPTED, BACKFILL
@@ -32,7 +35,10 @@ async def read_manifest(objects: Objects, source: str, catalog: AsyncEngine) -> 
         await connection.execute(delete(FOUND))
     some: list[str] = []
     is_empty = True
+    notes: list[str] = []
     async for path in objects.list(f"{MANIFEST}/"):
+        if read_note_path(path) is not None:
+            notes.append(path)
         if not path.endswith(".json"):
             continue
         is_empty = False
@@ -44,6 +50,8 @@ async def read_manifest(objects: Objects, source: str, catalog: AsyncEngine) -> 
     if is_empty:
         message = f"the archive {source!r} has no manifest: name the directory that holds {MANIFEST}/ and its objects"
         raise FailedPrecondition(message, reason="NO_MANIFEST", metadata={"source": source})
+    await read_days(objects, source, catalog, notes)
+    await check_complete(objects, source, catalog)
 
 
 async def check_empty(source: str, log: Log, catalog: AsyncEngine, shards: Shards) -> None:
@@ -87,11 +95,11 @@ async def _records(objects: Objects, source: str, paths: Sequence[str]) -> list[
 
 async def _record(objects: Objects, source: str, path: str) -> ManifestRow:
     try:
-        row = read_manifest_row(await objects.get(path))
+        row = read_manifest_row(await objects.get(path, MOST_RECORD_BYTES))
         if manifest_path(row) != path:
             message = f"it describes {row.path} of log {row.log_id}, whose record is at {manifest_path(row)}"
             raise InvalidArgument(message, reason="INVALID_MANIFEST")
-    except (InvalidArgument, NotFound) as error:
+    except (InvalidArgument, NotFound, TooLarge, FailedPrecondition) as error:
         reason = error.reason if error.reason == "UNSAFE_PATH" else "INVALID_MANIFEST"
         message = f"the record {path!r} of the archive {source!r} is not believed: {error.message}; nothing was restored"
         raise FailedPrecondition(message, reason=reason, metadata={"source": source, "path": path}) from error
@@ -133,6 +141,11 @@ _ACCEPTED = "SELECT coalesce(sum(count), 0) FROM ledger WHERE measure = 'accepte
 _STRANGE = """
 SELECT count(*) FROM archive.objects AS o
 WHERE NOT EXISTS (SELECT FROM archive.restore_found AS f WHERE f.path = o.path AND f.sha256 = o.sha256 AND f.log_id = o.log_id)
+  AND NOT EXISTS (  -- nor came from there before it was compacted
+    SELECT FROM archive.restore_until AS u
+    WHERE u.log_id = o.log_id AND u.region = o.region AND u.topic = o.topic AND u.partition = o.partition
+      AND u.day_us = o.first_us - (o.first_us % 86400000000 + 86400000000) % 86400000000 AND u.until >= o.last_offset)
+  AND NOT EXISTS (SELECT FROM archive.restore_gone AS g WHERE starts_with(o.path, g.stem))
 """
 
 _USED = "SELECT EXISTS (SELECT FROM ledger), EXISTS (SELECT FROM sensor_readings)"

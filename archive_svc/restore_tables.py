@@ -1,6 +1,6 @@
 """The tables that a restore works with, in the schema `archive` of the catalog database: made anew by each, apart from losers."""
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, Table, Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from archive_svc import tables
@@ -10,6 +10,33 @@ METADATA = MetaData(schema="archive")
 
 # What the manifest of another deployment's archive says.
 FOUND = Table("restore_found", METADATA, *row_columns())
+
+# The compacted days of that archive (archive_svc/day_notes.py), and its attempts (of which nothing is used).
+FOUND_DAYS = Table(
+    "restore_days",
+    METADATA,
+    Column("stem", Text(collation="C"), primary_key=True),
+    Column("log_id", Text(collation="C"), nullable=False),
+    Column("is_done", Boolean, nullable=False),
+    Column("object_count", BigInteger, nullable=False),
+    Column("reading_count", BigInteger, nullable=False),
+    Column("note", Text, nullable=False),
+)
+
+# Up to which offsets the objects of chunks of a region and a day are replaced by its compacted ones.
+FOUND_UNTIL = Table(
+    "restore_until",
+    METADATA,
+    Column("log_id", Text(collation="C"), primary_key=True),
+    Column("region", Text(collation="C"), primary_key=True),
+    Column("day_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("topic", Text(collation="C"), primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("until", BigInteger, nullable=False),
+)
+
+# Compactions that later ones have replaced.
+FOUND_GONE = Table("restore_gone", METADATA, Column("stem", Text(collation="C"), primary_key=True))
 
 # The objects of the restore that runs, in its order.
 PLAN = Table(

@@ -5,11 +5,25 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from archive_svc.contents import pieces
 from archive_svc.manifest import Manifest, Wanted, check_wanted
-from archive_svc.manifest_record import DATA, MANIFEST, ManifestRow, day_of, described_by, manifest_path, write_manifest_row
-from archive_svc.pack import unpack
+from archive_svc.manifest_record import (
+    DATA,
+    MANIFEST,
+    MOST_RECORD_BYTES,
+    ManifestRow,
+    day_of,
+    described_by,
+    manifest_path,
+    write_manifest_row,
+)
 from archive_svc.put import sha256
-from mesh.errors import InvalidArgument, NotFound
+from archive_svc.tables import COMPACTED
+from archive_svc.unpacked import Unpacked
+from mesh.errors import FailedPrecondition, InvalidArgument, NotFound, TooLarge
 from mesh.ports import Objects
 from mesh.shards import first_error
 
@@ -17,6 +31,7 @@ AT_ONCE = 4
 """Objects in memory at a time."""
 PAGE = 500
 _DAY_US = 86_400_000_000
+_NEVER_US = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +93,7 @@ class Verify:
         return [Damaged(row.path, row, problem) for row, problem in results if problem]
 
     async def _problem(self, row: ManifestRow) -> str:
-        try:
-            content = await self._objects.get(row.path)
-        except NotFound:
-            return "the object is missing"
-        except InvalidArgument as error:  # a link in its place, a folder
-            return error.message
-        return await asyncio.to_thread(compare, row, content) or await _record_problem(self._objects, row)
+        return await object_problem(self._objects, row) or await record_problem(self._objects, row)
 
     async def _strange(self, wanted: Wanted) -> AsyncGenerator[Damaged]:
         """Objects and manifest records of our own that no row names."""
@@ -102,6 +111,19 @@ class Verify:
                 yield Damaged(unknown, None, f"the manifest does not know this {kind}")
 
 
+async def object_problem(objects: Objects, row: ManifestRow) -> str:
+    """What is wrong with the object of a row; empty: nothing. Raises Unavailable when the objects are away."""
+    try:
+        content = await objects.get(row.path, row.size_bytes)
+    except NotFound:
+        return "the object is missing"
+    except TooLarge as error:
+        return f"{error.message}: it was replaced"
+    except (InvalidArgument, FailedPrecondition) as error:  # a link in its place, a folder; damage that the engine found
+        return error.message
+    return await asyncio.to_thread(compare, row, content)
+
+
 def compare(row: ManifestRow, content: bytes) -> str:
     """How the object differs from its row; empty: not at all. Nothing that has another checksum is read any further. Blocks: run
     it in a thread."""
@@ -109,37 +131,46 @@ def compare(row: ManifestRow, content: bytes) -> str:
         return f"{len(content)} bytes, the manifest says {row.size_bytes}: it was truncated or replaced"
     if (found := sha256(content)) != row.sha256:
         return f"its sha256 is {found}, the manifest says {row.sha256}: it was changed"
+    held = replace(row, reading_count=0, first_us=_NEVER_US, last_us=-_NEVER_US)
     try:
-        unpacked = unpack(content)
+        for piece in pieces(row.path, content):
+            if problem := _strange(row, piece):
+                return problem
+            held = _and(held, piece.readings.measured_at_us)
     except InvalidArgument as error:
         return error.message
-    times = unpacked.readings.measured_at_us
-    held = replace(
-        row,
-        reading_count=len(times),
-        first_us=int(times.min()),
-        last_us=int(times.max()),
-        log_id=unpacked.log_id,
-        topic=unpacked.places.topic,
-        partition=unpacked.places.partition,
-    )
-    names = ("reading_count", "first_us", "last_us", "log_id", "topic", "partition")
-    wrong = [name for name in names if getattr(held, name) != getattr(row, name)]
-    if wrong:
-        return f"its {wrong[0]} is {str(getattr(held, wrong[0]))[:80]}, the manifest says {getattr(row, wrong[0])}"
-    if unpacked.region != row.region:
-        return f"its readings are of the region {unpacked.region[:80]!r}, its path says {row.region!r}"
+    wrong = [name for name in ("reading_count", "first_us", "last_us") if getattr(held, name) != getattr(row, name)]
+    return f"its {wrong[0]} is {getattr(held, wrong[0])}, the manifest says {getattr(row, wrong[0])}" if wrong else ""
+
+
+def _strange(row: ManifestRow, piece: Unpacked) -> str:
+    """How a piece says of itself that it belongs elsewhere."""
+    if piece.region != row.region:
+        return f"its readings are of the region {piece.region[:80]!r}, its path says {row.region!r}"
+    if piece.log_id != row.log_id:
+        return f"its log_id is {piece.log_id[:80]!r}, the manifest says {row.log_id}"
+    if row.topic == COMPACTED:
+        return ""
+    if piece.places.partitions != ((row.topic, row.partition),):
+        found = ", ".join(f"{topic[:80]}/{number}" for topic, number in piece.places.partitions)
+        return f"its partition is {found}, the manifest says {row.topic}/{row.partition}"
     return ""
 
 
-async def _record_problem(objects: Objects, row: ManifestRow) -> str:
+def _and(held: ManifestRow, times: NDArray[np.int64]) -> ManifestRow:
+    first_us, last_us = min(held.first_us, int(times.min())), max(held.last_us, int(times.max()))
+    return replace(held, reading_count=held.reading_count + len(times), first_us=first_us, last_us=last_us)
+
+
+async def record_problem(objects: Objects, row: ManifestRow) -> str:
+    """What is wrong with the manifest record of a row; empty: nothing."""
     path = manifest_path(row)
     try:
-        content = await objects.get(path)
+        content = await objects.get(path, MOST_RECORD_BYTES)
     except NotFound:
         return f"its manifest record {path} is missing: it cannot be restored elsewhere"
-    except InvalidArgument as error:
-        return error.message
+    except (InvalidArgument, FailedPrecondition, TooLarge) as error:
+        return f"its manifest record {path}: {error.message}"
     return "" if content == write_manifest_row(row) else f"its manifest record {path} does not say what the manifest says"
 
 

@@ -1,4 +1,4 @@
-"""How the archive service is put together from its ports: archive, and what lists, verifies and restores."""
+"""How the archive service is put together from its ports: archive, compact, and what lists, verifies and restores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from waterquality.v1 import archive_pb2_grpc
 from archive_svc import restore_tables, tables
 from archive_svc.archive import Archive
 from archive_svc.archive_service import ArchiveService
+from archive_svc.compact import Compact
 from archive_svc.manifest import Manifest
 from archive_svc.restore import Restore
 from archive_svc.verify import Verify
@@ -29,6 +30,12 @@ class Archiving:
     service: ArchiveService
     worker: Worker
     archive: Archive
+    compact: Worker
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """The roles archive and compact."""
+        return self.worker, self.compact
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Makes the server answer for the service."""
@@ -49,11 +56,16 @@ def wire_archive(
     catalog: AsyncEngine,
     shards: Shards,
     clock: Clock,
+    by_json: bool = False,
+    compact_after_h: float = 6.0,
 ) -> Archiving:
-    """All roles of the service. `archives`: those of other deployments that can be restored from, by name."""
+    """All roles of the service. `archives`: those of other deployments that can be restored from, by name. `by_json`: an object
+    for each sensor, in JSON. `compact_after_h`: how long after its end a day is put together, 0: never."""
     progress = Progress("archive")
-    archive = Archive(log, objects, catalog, progress, clock, settings.archive_chunk_s, settings.archive_chunk_readings)
+    archive = Archive(log, objects, catalog, progress, clock, settings.archive_chunk_s, settings.archive_chunk_readings, by_json)
+    compacting = Progress("compact")
+    compact = Compact(log.log_id, objects, catalog, compacting, clock, compact_after_h, by_json)
     manifest = Manifest(catalog)
     restore = Restore(log, objects, archives, catalog, shards, clock)
     service = ArchiveService(manifest, Verify(manifest, objects), restore, settings.unread_s)
-    return Archiving(service, Worker(progress, archive.run), archive)
+    return Archiving(service, Worker(progress, archive.run), archive, Worker(compacting, compact.run))

@@ -15,6 +15,7 @@ from water.newest import cut, newest
 from water.readings import Readings, concatenate
 
 EVERY_S = 0.25
+TOLD_FOR_US = 10_000_000
 STALE_AFTER_US = 5_000_000
 PUBLISH_S = 5.0
 MOST_AT_ONCE = 4
@@ -31,7 +32,8 @@ class BoardUpdates:
 
     Not shown: a record that is older than 5 s when it is read; beyond 8 MiB that came since the last round the oldest records;
     beyond 100,000 sensors waiting over all regions those measured first; and what the Exchange did not take within 5 s, which
-    `problem` tells until something is taken again. Records are decoded once per round, newest per sensor over all of them.
+    `problem` tells until something is taken again, and for ten seconds at most. Records are decoded once per round, newest per
+    sensor over all of them.
     """
 
     def __init__(self, exchange: Exchange, clock: Clock) -> None:
@@ -42,7 +44,13 @@ class BoardUpdates:
         self._waiting: _Waiting = {}
         self._changed = asyncio.Event()
         self._dropped_count = 0
-        self.problem = ""
+        self._dropped_us = 0
+        self._problem = ""
+
+    @property
+    def problem(self) -> str:
+        """Why updates were dropped lately. Where nothing comes any more, nothing shows that the Exchange is back."""
+        return self._problem if self._clock.now_us() - self._dropped_us < TOLD_FOR_US else ""
 
     def show(self, stored: Stored) -> None:
         """A record of `screened`. Costs next to nothing: it is looked at in the next round."""
@@ -87,9 +95,10 @@ class BoardUpdates:
             except (WaterError, TimeoutError) as error:  # lossy: whatever it is, conditions must go on
                 self._dropped_count += 1
                 why = str(error) or f"no answer within {PUBLISH_S:g} s"
-                self.problem = f"{self._dropped_count} board updates dropped: {why}"
+                self._dropped_us = self._clock.now_us()
+                self._problem = f"{self._dropped_count} board updates dropped: {why}"
             else:
-                self._dropped_count, self.problem = 0, ""
+                self._dropped_count, self._problem = 0, ""
 
 
 def _round(waiting: _Waiting, arrived: Iterable[bytes]) -> tuple[list[bytes], _Waiting]:

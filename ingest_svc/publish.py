@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ingest_svc.board_updates import BoardUpdates
 from mesh import positions
+from mesh.aliens import without_aliens
 from mesh.codec.dead_letter import dead_letter
 from mesh.codec.log_records import read_screened
-from mesh.codec.stamp import read_conditions, read_source
+from mesh.codec.stamp import read_conditions, source_of
 from mesh.codec.tasks import Task, read_task, write_task
 from mesh.errors import Fault, InvalidArgument, TooLarge
 from mesh.ports import Assigned, Clock, Consumer, Exchange, Log, Partition, Priority, Records, Revoked, Stored
@@ -63,6 +64,7 @@ class Publish:
         self._progress = progress
         self._clock = clock
         self._board = board
+        self._told = ""
 
     async def run(self) -> None:
         """Runs until cancelled, at any moment; any exception means: start again. Raises PositionLost when another worker has
@@ -106,9 +108,9 @@ class Publish:
         """All conditions of the delivery are confirmed on return; whether there were any, or a record was buried."""
         waiting: list[tuple[Stored, Task]] = []
         source_offset, buried = place.had.source_offset, False
-        for stored in records:
+        for stored in without_aliens(partition, records):
             if partition.topic != SILENCE:
-                source = _source(partition, stored)
+                source = source_of(partition, stored)
                 if source[0] <= source_offset:
                     continue
                 _must_follow(partition, stored, source, source_offset)
@@ -158,8 +160,9 @@ class Publish:
             place = mine[partition]
             self._progress.covered(partition, place.had.next, place.handled)
             place.kept, place.handled = place.had, 0
-        if moved or self._board.problem:
-            self._progress.problem = self._board.problem
+        problem = self._board.problem
+        if moved or problem != self._told:
+            self._progress.problem = self._told = problem
 
 
 async def _conditions(partition: Partition, stored: Stored) -> Sequence[Task]:
@@ -172,18 +175,6 @@ async def _conditions(partition: Partition, stored: Stored) -> Sequence[Task]:
     value = stored.record.value
     screened = await asyncio.to_thread(read_screened, value) if count >= THREAD_FROM_CONDITIONS else read_screened(value)
     return screened.conditions
-
-
-def _source(partition: Partition, stored: Stored) -> tuple[int, int]:
-    """(source_offset, previous_source_offset), from the headers where they tell."""
-    try:
-        source = read_source(stored.record.headers)
-        if source is None:
-            screened = read_screened(stored.record.value)
-            source = screened.source_offset, screened.previous_source_offset
-    except (InvalidArgument, ValueError) as error:
-        raise Fault(f"{partition.topic}/{partition.number} offset {stored.offset}: {error}") from error
-    return source
 
 
 def _must_follow(partition: Partition, stored: Stored, source: tuple[int, int], had: int) -> None:

@@ -9,6 +9,7 @@ import structlog
 
 from ingest_svc.checkpoint import Checkpoint, Checkpoints
 from ingest_svc.lane import Lane
+from mesh.aliens import last_of_ours
 from mesh.codec.dead_letter import dead_letter
 from mesh.codec.log_records import Screened, read_screened, write_screened
 from mesh.codec.stamp import read_source, write_conditions, write_source
@@ -103,7 +104,7 @@ class Screen:
 
     async def _begin(self, partition: Partition) -> _Work:
         checkpoint = await self._checkpoints.newest(partition)
-        last = await self._log.last(_screened(partition))
+        last = await last_of_ours(self._log, _screened(partition))
         emitted = -1 if last is None else _source_offset(last)
         await self._must_fit(partition, checkpoint.offset, emitted)
         lane = Lane(checkpoint, self._objects, historical=partition.topic == BACKFILL)

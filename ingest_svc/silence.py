@@ -12,11 +12,12 @@ from ingest_svc.silence_reach import Reach
 from ingest_svc.silence_state import SilenceSpans, Speakers
 from ingest_svc.silence_tables import read_catalog, read_heard, write_heard
 from mesh import positions
+from mesh.aliens import last_of_ours, without_aliens
 from mesh.codec.log_records import ContextChange, ContextKind, read_accepted
 from mesh.codec.spoken import read_spoken
 from mesh.codec.stamp import read_source, write_conditions
 from mesh.codec.tasks import Task, write_task
-from mesh.errors import Fault, InvalidArgument
+from mesh.errors import InvalidArgument
 from mesh.ports import Assigned, Clock, Consumer, Log, Objects, Partition, Record, Records, Revoked, Stored
 from mesh.positions import NO_SLOT, NOWHERE, Position
 from mesh.shards import transaction
@@ -133,13 +134,13 @@ class Silence:
         return _Duty(speakers, Reach(self._log, self._catalog, self._clock, self._times.away_s), catalog, had, kept)
 
     async def _end(self, partition: Partition) -> Position:
-        last = await self._log.last(partition)
-        return NOWHERE if last is None else Position(last.offset, _source_offset(partition, last))
+        last = await last_of_ours(self._log, partition)
+        return NOWHERE if last is None else Position(last.offset, _source_offset(last))
 
     async def _hear(self, duty: _Duty, partition: Partition, records: Sequence[Stored]) -> None:
         source_offset = duty.had[partition].source_offset
-        for stored in records:
-            source_offset = max(source_offset, _source_offset(partition, stored))
+        for stored in without_aliens(partition, records):
+            source_offset = max(source_offset, _source_offset(stored))
             if "gateway" not in stored.record.headers:
                 continue
             value = stored.record.value
@@ -227,18 +228,16 @@ def _newest_catalog(known: ContextChange | None, records: Sequence[Stored]) -> C
     for stored in records:
         try:
             change = read_accepted(stored.record.value)
-        except InvalidArgument as error:
-            raise Fault(f"{CONTEXTS}/0 offset {stored.offset}: {error.message}") from error
+        except InvalidArgument as error:  # whoever wrote it, it is no context
+            _log.warning("record of contexts passed by", offset=stored.offset, problem=error.message)
+            continue
         if isinstance(change, ContextChange) and change.kind == ContextKind.CATALOG:
             known = change if known is None or change.version > known.version else known
     return known
 
 
-def _source_offset(partition: Partition, stored: Stored) -> int:
-    try:
-        source = read_source(stored.record.headers)
-    except ValueError as error:
-        raise Fault(f"{partition.topic}/{partition.number} offset {stored.offset}: {error}") from error
+def _source_offset(ours: Stored) -> int:
+    source = read_source(ours.record.headers)
     return -1 if source is None else source[0]
 
 

@@ -43,6 +43,7 @@ def setup_logs(level: str = "info", stream: TextIO | None = None) -> None:
         ],
     )
     handler.setFormatter(formatter)
+    logging.getLogger("alembic").setLevel(max(lowest, logging.WARNING))  # each revision is told by `wq migrate` itself
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(lowest)

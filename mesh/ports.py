@@ -163,8 +163,10 @@ class Objects(Protocol):
         """Durable on return. True: created; False: it was there with the same content. `errors.ObjectConflict` when
         it is there with other content: an object never changes."""
 
-    async def get(self, path: str) -> bytes:
-        """The whole content, or `errors.NotFound`."""
+    async def get(self, path: str, limit: int | None = None) -> bytes:
+        """The whole content, or `errors.NotFound`. `errors.TooLarge` when it has more bytes than the limit, of which none is
+        read then. An engine that can tell by itself that the content is not what was put raises `errors.FailedPrecondition`
+        (OBJECT_DAMAGED)."""
 
     def list(self, prefix: str) -> AsyncIterator[str]:
         """Paths that begin with the prefix, in order of their bytes."""

@@ -11,6 +11,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mesh.errors import SetupError
 
+FURTHEST_S = 432_000
+"""As far in the future a reading may be measured where days are dropped one day: their tables are made a week ahead."""
+
 
 class Settings(BaseSettings):
     """Every setting of the mesh. The environment name of `grpc_port` is WQ_GRPC_PORT."""
@@ -150,6 +153,8 @@ class Settings(BaseSettings):
             if port and port in ports:
                 raise ValueError(f"{ports[port]} and {name} are both {port}: give one of them another port (0 takes a free one)")
             ports[port] = name
+        if self.keep_days and self.future_tolerance_s > FURTHEST_S:
+            raise ValueError(f"future_tolerance_s = {self.future_tolerance_s:g}: at most {FURTHEST_S} together with keep_days")
         engines = {
             "kafka_servers": self.kafka_servers,
             "rabbitmq_url": self.rabbitmq_url.get_secret_value(),

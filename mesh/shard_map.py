@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from mesh.errors import SetupError, Unavailable
+from mesh.errors import Conflict, SetupError, Unavailable
 from mesh.ports import Clock
-from mesh.shards import Shards, transaction
+from mesh.shards import COMBINE, HASH_SEED, Shards, transaction
 from mesh.stages import Progress
 
 LOOK_EVERY_S = 1.0
@@ -51,6 +51,14 @@ async def create_owned(connection: AsyncConnection, slots: Iterable[int]) -> Non
         await connection.execute(text(_OWN), {"slots": list(slots)})
 
 
+async def hold(connection: AsyncConnection, slots: Iterable[int], within_s: float) -> set[int]:
+    """Those of the slots that this shard has and that may be written; so they stay until the transaction ends. Must be its first
+    statement. Whoever moves a slot away waits for that end, so the server ends it itself when a statement takes longer than
+    `within_s`, or its client keeps it waiting that long (a process that was stopped)."""
+    limits = {"slots": list(slots), "within": str(round(within_s * 1000))}
+    return set((await connection.execute(text(_HOLD), limits)).scalars())
+
+
 async def read_map(catalog: AsyncEngine) -> ShardMap | None:
     """The newest version; None: there is none yet. Raises Unavailable."""
     async with transaction(catalog) as connection:
@@ -61,6 +69,25 @@ async def read_map(catalog: AsyncEngine) -> ShardMap | None:
         owner = (await connection.execute(text("SELECT shard FROM shard_map ORDER BY slot"))).scalars().all()
         rows = await connection.execute(text("SELECT shard, address FROM shards WHERE NOT retired ORDER BY shard"))
         return ShardMap(int(version), np.array(owner, np.int64), {int(shard): str(address) for shard, address in rows})
+
+
+async def change_map(connection: AsyncConnection, moved: Mapping[int, tuple[int, int]] | None = None) -> None:
+    """A new version with the commit of this transaction. `moved`: slots, each with the shard that it leaves and that it goes to.
+    Raises Conflict when the map does not have one where it leaves from."""
+    for slot, (source, target) in (moved or {}).items():
+        place = {"slot": slot, "source": source, "target": target}
+        if (await connection.execute(text(_MOVE), place)).rowcount != 1:
+            raise Conflict(f"slot {slot} is not of shard {source} any more: somebody else changed the map")
+    await connection.execute(text("UPDATE shard_map_version SET version = version + 1"))
+
+
+def slot_sql(slots: int, sensor: str = "sensor_id") -> str:
+    """SQL for `slot_of` in mesh/shards.py: the slot, a bigint, of the sensor id that `sensor` is SQL for. For tables that are not
+    divided by slot; about 3 M rows a second."""
+    hashed = f"hashint8extended({sensor}, {HASH_SEED})"
+    low = f"(({hashed} & 4294967295) + {COMBINE & 0xFFFFFFFF})"
+    high = f"((({hashed} >> 32) & 4294967295) + {COMBINE >> 32} + ({low} >> 32) & 4294967295)"
+    return f"mod(mod({high}, {slots}) * {2**32 % slots} + mod({low} & 4294967295, {slots}), {slots})"
 
 
 async def first_map(catalog: AsyncEngine, owner: NDArray[np.int64], addresses: Sequence[str]) -> ShardMap:
@@ -147,10 +174,18 @@ _VERSION = """
 CREATE TABLE IF NOT EXISTS shard_map_version (
     version bigint NOT NULL, only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one))
 """
+_MOVE = "UPDATE shard_map SET shard = :target WHERE slot = :slot AND shard = :source"
 _ADD_SHARDS = """
 INSERT INTO shards (shard, address) SELECT * FROM unnest(CAST(:shards AS int[]), CAST(:addresses AS text[]))
 """
 _ADD_SLOTS = "INSERT INTO shard_map (slot, shard) SELECT * FROM unnest(CAST(:slots AS int[]), CAST(:shards AS int[]))"
+
+_HOLD = """
+SELECT slot, (
+    SELECT count(set_config(name, :within, true))
+    FROM (VALUES ('statement_timeout'), ('idle_in_transaction_session_timeout')) AS limits (name))
+FROM owned_slots WHERE slot = ANY(CAST(:slots AS int[])) AND writable ORDER BY slot FOR SHARE
+"""
 
 # writable: false while the slot is being moved away: it can be read here, and waits in the Log to be written elsewhere.
 _OWNED = "CREATE TABLE owned_slots (slot int PRIMARY KEY, writable boolean NOT NULL DEFAULT true)"

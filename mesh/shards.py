@@ -7,7 +7,7 @@ src/common/hashfn.c; combined as in compute_partition_hash_value, src/backend/pa
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from mesh.deadline import within
 from mesh.errors import InvalidArgument, Unavailable, WaterError
 
 MOST_AT_ONCE = 8
@@ -24,6 +25,7 @@ CONNECT_TIMEOUT_S = 10
 POOL_TIMEOUT_S = 30
 STATEMENT_TIMEOUT_S = 60
 READ_ONLY = "25006"  # read_only_sql_transaction
+LEFT_IDLE = "25P03"  # idle_in_transaction_session_timeout: see `hold` in mesh/shard_map.py
 _AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, psycopg.OperationalError, psycopg.InterfaceError)
 _Answer = TypeVar("_Answer")
 
@@ -46,19 +48,28 @@ def open_engine(url: str, pool_size: int, *, ping: bool = True) -> AsyncEngine:
 
 
 @asynccontextmanager
-async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+async def transaction(engine: AsyncEngine, within_s: float | None = None) -> AsyncIterator[AsyncConnection]:
     """One transaction (READ COMMITTED), committed at the end of the block and rolled back by any exception. Raises
     Unavailable when the database is away, stops, or gives up on us (deadlock, no connection free), InvalidArgument for a text
-    with a NUL character, which no text of PostgreSQL can hold."""
+    with a NUL character, which no text of PostgreSQL can hold. `within_s`: for all of it, connecting and committing too; then
+    Unavailable, and whether it was committed is not known."""
     try:
-        async with engine.begin() as connection:
+        async with within(within_s) if within_s else nullcontext(), engine.begin() as connection:
             yield connection
+    except TimeoutError as error:
+        if within_s is None:
+            raise
+        name = engine.url.database
+        raise Unavailable(f"database {name} is away: no answer within {within_s:g} s", reason="DATABASE_AWAY") from error
     except _AWAY as error:
         name = engine.url.database
         raise Unavailable(f"database {name} is away: {getattr(error, 'orig', error)}", reason="DATABASE_AWAY") from error
     except exc.InternalError as error:
-        if getattr(error.orig, "sqlstate", None) == READ_ONLY:  # a standby, or a server that was told so
-            raise Unavailable(f"database {engine.url.database} takes no writes: {error.orig}", reason="DATABASE_AWAY") from error
+        state, name = getattr(error.orig, "sqlstate", None), engine.url.database
+        if state == READ_ONLY:  # a standby, or a server that was told so
+            raise Unavailable(f"database {name} takes no writes: {error.orig}", reason="DATABASE_AWAY") from error
+        if state == LEFT_IDLE:
+            raise Unavailable(f"database {name} is away: {error.orig}", reason="DATABASE_AWAY") from error
         raise
     except exc.DataError as error:
         if getattr(error.orig, "sqlstate", None) is None:  # psycopg's own: it was never sent
@@ -148,13 +159,13 @@ def slot_of(sensor_id: NDArray[np.int64], slots: int) -> NDArray[np.int64]:
     low = (unsigned & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     high = (unsigned >> np.uint64(32)).astype(np.uint32)
     folded = low ^ np.where(sensor_id >= 0, high, ~high)
-    combined = _hash_uint32_extended(folded) + _COMBINE
+    combined = _hash_uint32_extended(folded) + np.uint64(COMBINE)
     return (combined % np.uint64(slots)).astype(np.int64)
 
 
 _U = np.uint32
-_SEED = 0x7A5B22367996DCFD  # HASH_PARTITION_SEED, src/include/catalog/partition.h
-_COMBINE = np.uint64(0x49A0F4DD15E5A8E3)  # hash_combine64 with 0, src/include/common/hashfn.h
+HASH_SEED = 0x7A5B22367996DCFD  # HASH_PARTITION_SEED, src/include/catalog/partition.h
+COMBINE = 0x49A0F4DD15E5A8E3  # hash_combine64 with 0, src/include/common/hashfn.h
 _START = (0x9E3779B9 + 4 + 3923095) & 0xFFFFFFFF
 
 
@@ -164,8 +175,8 @@ def _rotate(x: NDArray[np.uint32], bits: int) -> NDArray[np.uint32]:
 
 def _hash_uint32_extended(key: NDArray[np.uint32]) -> NDArray[np.uint64]:
     """hash_bytes_uint32_extended with HASH_PARTITION_SEED; array arithmetic wraps at 32 bits, as the C does."""
-    a = np.array([(_START + (_SEED >> 32)) & 0xFFFFFFFF], _U)
-    b = np.array([(_START + (_SEED & 0xFFFFFFFF)) & 0xFFFFFFFF], _U)
+    a = np.array([(_START + (HASH_SEED >> 32)) & 0xFFFFFFFF], _U)
+    b = np.array([(_START + (HASH_SEED & 0xFFFFFFFF)) & 0xFFFFFFFF], _U)
     c = np.array([_START], _U)
     for shift_a, shift_b, shift_c in ((4, 6, 8), (16, 19, 4)):
         a = (a - c) ^ _rotate(c, shift_a)

@@ -61,7 +61,7 @@ class Answer:
         size = page_size(paging.size, DEFAULT_READINGS, MOST_READINGS)
         question = asked.fingerprint()
         cursor = read_cursor("latest", question, paging.token, [int])
-        async with self._query(freshness):
+        async with self._query(freshness, asked):
             selection = await select(asked, self._places)
             lowest = cursor[0] + 1 if cursor else LOWEST_SENSOR
             found = await self._read(lambda shards: latest(shards, selection, lowest, size + 1))
@@ -76,7 +76,7 @@ class Answer:
         size = page_size(paging.size, DEFAULT_READINGS, MOST_READINGS)
         question = asked.fingerprint()
         cursor = read_cursor("readings", question, paging.token, [int, int])
-        async with self._query(freshness):
+        async with self._query(freshness, asked):
             selection = await select(asked, self._places)
             after = Place(*cursor) if cursor else None
             found = await self._read(lambda shards: list_readings(shards, selection, after, size + 1))
@@ -95,7 +95,7 @@ class Answer:
         question = asked.fingerprint(what)
         key = int if what.grouping is Grouping.SENSOR else str
         cursor = read_cursor("aggregate", question, paging.token, [key, int])
-        async with self._query(freshness):
+        async with self._query(freshness, asked):
             selection = await select(asked, self._places)
             after = After(*cursor) if cursor else None
             page = await self._read(lambda shards: aggregate(shards, self._places, selection, what, after, size))
@@ -107,7 +107,7 @@ class Answer:
         question = asked.fingerprint()
         cursor = read_cursor("stream", question, resume_token, [int, int], "resume_token")
         with self._place("streams", MOST_STREAMS):
-            await wait_until_readable(self._recorded, self._log_id, freshness)
+            await wait_until_readable(self._recorded, self._log_id, freshness, asked.sensor_ids)
             selection = await select(asked, self._places)
 
             async def write_slice(found: Slice) -> None:
@@ -119,8 +119,8 @@ class Answer:
         return await read_where_it_is(self._shards, read, self._clock)
 
     @asynccontextmanager
-    async def _query(self, freshness: Freshness) -> AsyncIterator[None]:
-        await wait_until_readable(self._recorded, self._log_id, freshness)
+    async def _query(self, freshness: Freshness, asked: ReadingFilter) -> AsyncIterator[None]:
+        await wait_until_readable(self._recorded, self._log_id, freshness, asked.sensor_ids)
         with self._place("queries", MOST_QUERIES):
             try:
                 async with asyncio.timeout(LONGEST_QUERY_S):

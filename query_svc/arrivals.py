@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mesh.aliens import is_alien, without_aliens
 from mesh.codec.log_records import Screened, read_screened
 from mesh.codec.stamp import Stamp, source_of, stamp_of
 from mesh.errors import InvalidArgument
@@ -32,7 +33,7 @@ def cut(partition: Partition, records: Sequence[Stored]) -> Iterator[list[Stored
     run: list[Stored] = []
     count = 0
     for stored in records:
-        more = stamp_of(partition, stored).count
+        more = 0 if is_alien(stored) else stamp_of(partition, stored).count
         if run and count + more > MOST_ROWS:
             yield run
             run, count = [], 0
@@ -43,9 +44,9 @@ def cut(partition: Partition, records: Sequence[Stored]) -> Iterator[list[Stored
 
 
 def read_arrivals(partition: Partition, run: Sequence[Stored]) -> list[Arrival]:
-    """The records in order. One whose value cannot be read is passed by means of its header `source`; raises Fault where that
-    is missing too, or where the headers cannot be read: our own stages wrote them."""
-    return [_read(partition, stored) for stored in run]
+    """The records in order, but for those that our screener did not write. One whose value cannot be read is passed by means of
+    its header `source`."""
+    return [_read(partition, stored) for stored in without_aliens(partition, run)]
 
 
 def _read(partition: Partition, stored: Stored) -> Arrival:

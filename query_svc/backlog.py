@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 
+from mesh.aliens import last_of_ours
 from mesh.codec.stamp import read_source
 from mesh.ports import Ends, Log, Partition
 from mesh.shards import first_error
@@ -32,7 +33,7 @@ async def screened_until(log: Log, partitions: Iterable[Partition]) -> dict[Part
     """How far these partitions of accepted and backfill are screened, by the newest record that came out."""
     nexts = {}
     for partition in partitions:
-        newest = await log.last(Partition(SCREENED_FROM[partition.topic], partition.number))
+        newest = await last_of_ours(log, Partition(SCREENED_FROM[partition.topic], partition.number))
         source = read_source(newest.record.headers) if newest else None
         nexts[partition] = source[0] + 1 if source else 0
     return nexts

@@ -60,6 +60,8 @@ async def _rounds(live: AnyShards, selection: Selection, after: Place | None) ->
                 raise
         if (await live.newer()).version == shards.version:
             await _CLOCK.sleep(AGAIN_S)
+        else:
+            moved_at_us = None
 
 
 async def _rounds_of(shards: Shards, selection: Selection, after: Place | None) -> AsyncGenerator[Slice]:

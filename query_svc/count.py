@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mesh import ledger, positions
 from mesh.codec.log_records import Dead, read_dead
 from mesh.codec.stamp import stamp_of
-from mesh.errors import Fault, InvalidArgument
+from mesh.errors import InvalidArgument
 from mesh.ports import Assigned, Clock, Consumer, Log, Partition, Records, Revoked, Stored
 from mesh.positions import NO_SLOT, NOWHERE, Position
 from mesh.shards import transaction
@@ -20,6 +21,7 @@ from query_svc.fences import Fences
 STAGE = "count"
 TOPICS = (ACCEPTED, BACKFILL, REFUSED, DEAD)
 MOST_KNOWN_HOURS = 10_000
+_log = structlog.get_logger()
 _Counts = Counter[tuple[str, int, str]]
 
 
@@ -78,7 +80,8 @@ class Count:
         dead: dict[Dead, int] = {}
         for stored in new:
             if partition.topic == DEAD:
-                dead[_read_dead(partition, stored)] = stored.appended_at_us
+                if (letter := _read_dead(partition, stored)) is not None:
+                    dead[letter] = stored.appended_at_us
             else:
                 counts += _count(partition, stored)
         position = Position(new[-1].offset, -1)
@@ -106,11 +109,13 @@ def _count(partition: Partition, stored: Stored) -> _Counts:
     return Counter({(stamp.gateway_id, stamp.hour_us, ledger.ACCEPTED): stamp.count})
 
 
-def _read_dead(partition: Partition, stored: Stored) -> Dead:
+def _read_dead(partition: Partition, stored: Stored) -> Dead | None:
+    """None: no stage of ours wrote it, so nobody's readings are in it."""
     try:
         return read_dead(stored.record.value)
     except InvalidArgument as error:
-        raise Fault(f"{partition.topic}/{partition.number} offset {stored.offset}: {error.message}") from error
+        _log.warning("no dead letter, passed by", offset=stored.offset, problem=error.message, **partition._asdict())
+        return None
 
 
 async def _bury(connection: AsyncConnection, dead: Mapping[Dead, int]) -> _Counts:

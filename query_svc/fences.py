@@ -18,6 +18,7 @@ from query_svc.recorded import Recorded, passed
 
 FENCED_AFTER_US = HOUR_US + 60_000_000
 EVERY_US = 10_000_000
+AWAY_US = 60_000_000
 MOST_HOURS = 100
 COUNT_STAGE = "count"
 _log = structlog.get_logger()
@@ -38,13 +39,14 @@ class Fences:
         self._next_us = 0
 
     async def go_on(self) -> None:
-        """Takes the steps that are due, at most every 10 s. A shard that is away leaves its hours for later."""
+        """Takes the steps that are due, at most every 10 s. A shard that is away leaves its hours for a minute later."""
         if self._clock.now_us() < self._next_us:
             return
         self._next_us = self._clock.now_us() + EVERY_US
         try:
             await self.step()
         except Unavailable as error:
+            self._next_us += AWAY_US
             _log.warning("hours not settled", problem=error.message)
 
     async def step(self) -> None:

@@ -1,6 +1,6 @@
 """Can a caller read what its acknowledgements cover, and if not yet, for how long is it kept waiting?"""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mesh.errors import InvalidArgument, Unavailable
@@ -22,9 +22,10 @@ class Freshness:
     wait_s: float = 0.0
 
 
-async def wait_until_readable(recorded: Recorded, log_id: str, asked: Freshness) -> None:
-    """Returns once everything up to the positions is recorded. Raises InvalidArgument for what is no position of this log,
-    Unavailable (NOT_YET_READABLE) when the wait was too short."""
+async def wait_until_readable(recorded: Recorded, log_id: str, asked: Freshness, sensor_ids: Collection[int] = ()) -> None:
+    """Returns once everything up to the positions is recorded, of these sensors, or of all when none is named. Raises
+    InvalidArgument for what is no position of this log, Unavailable (NOT_YET_READABLE) when the wait was too short, Unavailable
+    at once when a shard that has any of them is away."""
     if len(asked.at_least) > MOST_POSITIONS:
         raise _invalid("freshness.at_least", f"{len(asked.at_least)} positions, at most {MOST_POSITIONS}: the newest are enough")
     if asked.wait_s < 0:
@@ -40,7 +41,7 @@ async def wait_until_readable(recorded: Recorded, log_id: str, asked: Freshness)
     if not wanted:
         return
     wait_s = min(asked.wait_s or DEFAULT_WAIT_S, LONGEST_WAIT_S)
-    if not await recorded.wait_for(wanted, wait_s):
+    if not await recorded.wait_for(wanted, wait_s, sensor_ids):
         message = f"not everything at these positions could be read within {wait_s:g} s; nothing is lost, ask again"
         raise Unavailable(message, reason="NOT_YET_READABLE", retry_after_s=1.0)
 

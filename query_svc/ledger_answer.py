@@ -1,20 +1,25 @@
 """What became of every reading: sums the ledgers of the catalog and of all shards, and tells whether the laws hold."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from mesh.errors import Unavailable
 from mesh.ports import Clock, Log, Partition
 from mesh.shards import AnyShards, transaction
 from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED
 from query_svc.archived import Archived
 from query_svc.fences import last_offsets, read_counted
-from query_svc.recorded import POLL_S, Latest, Recorded, passed, wait_until
+from query_svc.recorded import POLL_S, READ_WITHIN_S, Latest, Recorded, passed, wait_until
 
 _Key = tuple[str, int]
+MOST_TRIES = 20
+SUM_WITHIN_S = 30.0
+_T = TypeVar("_T")
 _COUNTED = (ACCEPTED, BACKFILL, REFUSED, DEAD)
 
 
@@ -49,8 +54,8 @@ class Page:
 
 
 class LedgerAnswer:
-    """Reads only. A shard that is away makes every answer Unavailable: a sum without it would be wrong. `archived`: there is an
-    archive, whose law must hold too; without one nobody waits for it."""
+    """Reads only. A shard that is away makes every answer Unavailable within seconds: a sum without it would be wrong.
+    `archived`: there is an archive, whose law must hold too; without one nobody waits for it."""
 
     def __init__(
         self, log: Log, catalog: AsyncEngine, shards: AnyShards, recorded: Recorded, clock: Clock, *, archived: bool = False
@@ -93,29 +98,49 @@ class LedgerAnswer:
 
     async def page(self, question: Question) -> Page:
         """Sums as of now. What is settled is read first: a sum that is called final was read after it became so."""
+        return await self._over_one_set(lambda databases: self._page(databases, question))
+
+    async def _page(self, databases: Sequence[AsyncEngine], question: Question) -> Page:
         settled = await self._settled(question)
         sums: dict[_Key, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        for database in self._databases():
+        for database in databases:
             for gateway_id, hour_us, counts in await self._rows(database, question):
                 for measure, count in counts.items():
                     sums[gateway_id, hour_us][measure] += count
         keys = sorted(sums)
         shown = keys[: question.page_size]
         entries = [Entry(gateway_id, hour, dict(sums[gateway_id, hour]), hour in settled) for gateway_id, hour in shown]
-        return Page(entries, len(keys) > len(shown), await self._balanced(question))
+        return Page(entries, len(keys) > len(shown), await self._balanced(databases, question))
 
     async def totals(self) -> dict[str, int]:
         """Sums over all gateways and hours, by measure, as of now."""
+        return await self._over_one_set(self._totals)
+
+    async def _totals(self, databases: Sequence[AsyncEngine]) -> dict[str, int]:
         sums: dict[str, int] = defaultdict(int)
-        for database in self._databases():
-            async with transaction(database) as connection:
+        for database in databases:
+            async with transaction(database, SUM_WITHIN_S) as connection:
                 for measure, count in await connection.execute(text(_TOTALS)):
                     sums[measure] += int(count)
         return dict(sums)
 
-    def _databases(self) -> tuple[AsyncEngine, ...]:
-        """Everything that holds counts: each database has its own."""
-        return (self._catalog, *self._shards.now.engines.values())
+    async def _over_one_set(self, read: Callable[[Sequence[AsyncEngine]], Awaitable[_T]]) -> _T:
+        """`read` of everything that holds counts, the catalog first, while no shard left: what one has counted goes to the
+        catalog when it leaves (query_svc/reshard/retiring.py), and would be summed twice or not at all."""
+        for _ in range(MOST_TRIES):
+            shards, in_map = self._shards.now, await self._in_map()
+            if in_map in (set(), set(shards.engines)):  # none: a map that never changes is not in the catalog
+                await shards.gather(_must_answer)
+                found = await read((self._catalog, *shards.engines.values()))
+                if await self._in_map() == in_map:
+                    return found
+            await self._shards.newer()
+            await self._clock.sleep(POLL_S)
+        raise Unavailable(f"the shards changed {MOST_TRIES} times while they were summed", reason="SHARD_MOVED")
+
+    async def _in_map(self) -> set[int]:
+        async with transaction(self._catalog) as connection:
+            return set((await connection.execute(text("SELECT shard FROM shards WHERE NOT retired"))).scalars())
 
     async def _wait_counted(self, wanted: Mapping[Partition, int], deadline_us: int) -> bool:
         return await wait_until(lambda counted: passed(wanted, counted), self._counted, self._left_s(deadline_us), self._clock)
@@ -127,15 +152,15 @@ class LedgerAnswer:
         """The first keys that this database has, one more than the page holds: so the union has the first of all."""
         gateway_id, hour_us = question.after or (None, None)
         arguments = {**_arguments(question), "after": gateway_id, "after_hour": hour_us, "most": question.page_size + 1}
-        async with transaction(database) as connection:
+        async with transaction(database, SUM_WITHIN_S) as connection:
             return [tuple(row) for row in await connection.execute(text(_PAGE), arguments)]
 
-    async def _balanced(self, question: Question) -> bool:
+    async def _balanced(self, databases: Sequence[AsyncEngine], question: Question) -> bool:
         """Whether the laws of the shards and of the archive hold for each key. Every database sums its counts, signed, each with
         a weight drawn by a hash of its key: together they give 0 when each key balances, and by chance alone once in 2**60."""
         in_shards = in_archive = 0
-        for database in self._databases():
-            async with transaction(database) as connection:
+        for database in databases:
+            async with transaction(database, SUM_WITHIN_S) as connection:
                 recorded, archived = (await connection.execute(text(_WEIGHED), _arguments(question))).one()
             in_shards, in_archive = in_shards + int(recorded), in_archive + int(archived)
         return in_shards == 0 and (self._archived is None or in_archive == 0)
@@ -143,6 +168,15 @@ class LedgerAnswer:
     async def _settled(self, question: Question) -> set[int]:
         async with transaction(self._catalog) as connection:
             return set((await connection.execute(text(_SETTLED), _arguments(question))).scalars())
+
+
+async def _must_answer(shard: int, engine: AsyncEngine) -> None:
+    """So that one that does not answer is known before the others are summed."""
+    try:
+        async with transaction(engine, READ_WITHIN_S) as connection:
+            await connection.execute(text("SELECT 1"))
+    except Unavailable as error:
+        raise Unavailable(f"no sum without shard {shard}: {error.message}", reason=error.reason) from error
 
 
 def _arguments(question: Question) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """The arrow `record_restored`: archived readings from the topic `restored` into the shards; what is there is left alone."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,20 +15,24 @@ from mesh import positions
 from mesh.codec.dead_letter import dead_letter
 from mesh.codec.restored_records import read_restored
 from mesh.codec.stamp import NOBODY
-from mesh.errors import InvalidArgument
+from mesh.errors import InvalidArgument, Unavailable
 from mesh.ports import Assigned, Consumer, Log, Partition, Record, Records, Revoked, Stored
-from mesh.positions import NOWHERE, Position
-from mesh.shards import Shards, transaction
+from mesh.positions import Position
+from mesh.shard_map import hold
+from mesh.shards import AnyShards, Shards, transaction
 from mesh.stages import Progress
 from mesh.topics import DEAD, RESTORED
 from query_svc.arrivals import MOST_ROWS, unstorable
+from query_svc.moved import MOVED
 from query_svc.record import STAGE as RECORD
+from query_svc.record_slots import find
 from query_svc.rows import STORED, Arrived, Rows, split
 from query_svc.seen import Seen
 from query_svc.store import store
 
 STAGE = "record_restored"
 TOPICS = (RESTORED,)
+WRITE_WITHIN_S = 20.0
 _log = structlog.get_logger()
 
 
@@ -48,6 +52,7 @@ class _Flush:
 
     partition: Partition
     offset: int
+    shards: Shards
     parts: Mapping[int, Rows]
     paths: Sequence[str]
 
@@ -59,18 +64,20 @@ class RecordRestored:
 
     Nothing of it is in the ledger, and a reading that differs from the one that is there loses without a trace: it is in its
     object. A record that cannot be read goes into `dead`, belonging to nobody.
+
+    It is in no hurry: while a shard is away or a slot is being moved the worker ends, and begins again where the slots are then.
     """
 
-    def __init__(self, log: Log, shards: Shards, progress: Progress) -> None:
+    def __init__(self, log: Log, shards: AnyShards, progress: Progress) -> None:
         self._log = log
         self._shards = shards
         self._progress = progress
-        self._seen = {shard: Seen() for shard in shards.engines}
-        self._expect_known = dict.fromkeys(shards.engines, False)
+        self._seen: dict[int, Seen] = defaultdict(Seen)
+        self._expect_known: dict[int, bool] = {}
 
     async def run(self) -> None:
         """Runs until cancelled, at any moment; any exception means: start again. Raises PositionLost when another worker has
-        taken over, Unavailable when a shard or the Log is away."""
+        taken over, Unavailable when a shard or the Log is away, or a slot is not where the map says, or not to be written."""
         had: dict[Partition, NDArray[np.int64]] = {}
         async with self._log.consume(STAGE, TOPICS) as consumer:
             while True:
@@ -88,17 +95,13 @@ class RecordRestored:
 
     async def _begin(self, consumer: Consumer, partitions: Sequence[Partition]) -> dict[Partition, NDArray[np.int64]]:
         """The offset that each slot has had, from the shard that owns it; goes on from the lowest."""
-
-        async def read(_: int, engine: AsyncEngine) -> dict[tuple[int, Partition], Position]:
-            async with transaction(engine) as connection:
-                return await positions.read(connection, RECORD, self._log.log_id, TOPICS)
-
-        stored = dict(zip(self._shards.engines, await self._shards.gather(read), strict=True))
-        owners = list(enumerate(self._shards.owner.tolist()))
-        begun = {
-            partition: np.array([stored[shard].get((slot, partition), NOWHERE).offset for slot, shard in owners], np.int64)
-            for partition in partitions
-        }
+        shards = self._shards.now
+        asked = {shard: shards.slots_of_shard(shard) for shard in shards.owning}
+        found = await find(shards, asked, RECORD, self._log.log_id, TOPICS)
+        if missing := sorted(set(range(shards.slots)) - found.writable):
+            await self._shards.newer()
+            raise _not_to_be_written(missing, "; ".join(found.away.values()))
+        begun = {partition: found.had(partition, np.arange(shards.slots), shards.slots).offset for partition in partitions}
         for partition, offsets in begun.items():
             self._progress.started(partition, int(offsets.min()) + 1)
         await consumer.seek({partition: int(offsets.min()) + 1 for partition, offsets in begun.items()})
@@ -110,27 +113,30 @@ class RecordRestored:
             if piece.content is None:
                 await self._bury(partition, piece)
         readable = [(piece.content, piece.path) for piece in run if piece.content is not None]
-        parts = await asyncio.to_thread(split, [content for content, _ in readable], had, self._shards)
-        flush = _Flush(partition, run[-1].stored.offset, parts, [path for _, path in readable])
+        shards = self._shards.now
+        parts = await asyncio.to_thread(split, [content for content, _ in readable], had, shards)
+        flush = _Flush(partition, run[-1].stored.offset, shards, parts, [path for _, path in readable])
         behind = had < flush.offset
 
         async def write(shard: int, engine: AsyncEngine) -> None:
-            slots = [slot for slot in self._shards.slots_of_shard(shard) if behind[slot]]
+            slots = [slot for slot in shards.slots_of_shard(shard) if behind[slot]]
             if slots:
                 await self._write_shard(shard, engine, flush, {slot: _position(int(had[slot])) for slot in slots})
 
-        await self._shards.gather(write, self._shards.owning)
+        await shards.gather(write, shards.owning)
         had[behind] = flush.offset
         self._progress.covered(partition, flush.offset + 1, len(run))
 
     async def _write_shard(self, shard: int, engine: AsyncEngine, flush: _Flush, expected: dict[int, Position]) -> None:
         """One transaction. What is remembered beside the database is remembered only once it is committed."""
         rows = flush.parts[shard]
-        async with transaction(engine) as connection:
+        async with transaction(engine, WRITE_WITHIN_S) as connection:
+            if missing := sorted(set(expected) - await hold(connection, expected, WRITE_WITHIN_S)):
+                raise _not_to_be_written(missing)
             await positions.move(connection, RECORD, self._log.log_id, flush.partition, expected, _position(flush.offset))
             if not len(rows):
                 return
-            outcome = await store(connection, rows, self._expect_known[shard])
+            outcome = await store(connection, rows, self._expect_known.get(shard, False))
             entered = await self._seen[shard].enter(connection, rows, outcome)
             await _count(connection, rows, outcome, flush.paths)
         self._seen[shard].remember(entered)
@@ -142,6 +148,10 @@ class RecordRestored:
         _log.warning("restored record buried", problem=piece.problem, **place)
         nobodys = Stored(piece.stored.offset, Record(piece.stored.record.value), piece.stored.appended_at_us)
         await (await self._log.append(Partition(DEAD, partition.number), dead_letter(STAGE, partition, nobodys, piece.problem)))
+
+
+def _not_to_be_written(slots: Sequence[int], why: str = "") -> Unavailable:
+    return Unavailable(f"slots {list(slots)[:10]} cannot be written now: {why or 'they are being moved'}", reason=MOVED)
 
 
 def _position(offset: int) -> Position:

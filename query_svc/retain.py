@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mesh import positions
+from mesh.errors import Unavailable
 from mesh.ports import Clock, Log, Partition
 from mesh.positions import NOWHERE, Position
 from mesh.shards import AnyShards, transaction
@@ -15,13 +16,15 @@ from mesh.topics import CONTEXTS
 from query_svc.record import STAGE as RECORD
 
 EVERY_S = 600.0
+READ_WITHIN_S = 10.0
 _log = structlog.get_logger()
 
 
 class Retain:
     """Every 10 minutes trims each topic named in `passed_by`: the stages there must have passed a record before it goes, and so
     must every other stage that has a position in its topic (a stage's positions row never runs ahead of its checkpoint). A stage
-    that has no position holds everything. The topic `contexts` is never trimmed, others only when named."""
+    that has no position holds everything, and so does a shard that is away, in the topics that the recorder reads. The topic
+    `contexts` is never trimmed, others only when named."""
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class Retain:
         self._clock = clock
         self._retention_us = round(retention_s * 1_000_000)
         self._progress = progress
+        self._away = ""
 
     async def run(self) -> None:
         """Runs until cancelled. Raises Unavailable when a database or the Log is away."""
@@ -61,7 +65,7 @@ class Retain:
                 place = {"topic": partition.topic, "number": partition.number, "offset": before_offset, "before_us": before_us}
                 await connection.execute(text(_FORGET_DEAD), place)
         self._progress.handled_count += dropped
-        self._progress.problem = ""
+        self._progress.problem = self._away
         if dropped:
             _log.info("log trimmed", dropped=dropped)
         return dropped
@@ -83,15 +87,20 @@ class Retain:
         return limits
 
     async def _recorded(self, topics: Sequence[str]) -> dict[Partition, Position]:
-        """The recorders' lowest position over all slots of all shards."""
+        """The recorders' lowest position over all slots of all shards; none when a shard is away."""
         shards = self._shards.now
 
         async def read(shard: int, engine: AsyncEngine) -> dict[Partition, Position]:
-            async with transaction(engine) as connection:
+            async with transaction(engine, READ_WITHIN_S) as connection:
                 slots = shards.slots_of_shard(shard)
                 return await positions.lowest(connection, RECORD, self._log.log_id, topics, slots)
 
-        found = await shards.gather(read, shards.owning)
+        self._away = ""
+        try:
+            found = await shards.gather(read, shards.owning)
+        except Unavailable as error:
+            self._away = f"what is recorded is kept longer in the Log: {error.message}"
+            return {}
         everywhere = set(found[0]).intersection(*found[1:])
         return {partition: min(shard[partition] for shard in found) for partition in everywhere}
 

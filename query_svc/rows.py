@@ -1,7 +1,7 @@
 """What of some screened records goes to which shard, in which order, and what became of each reading."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,10 +60,15 @@ class Rows:
                 counts[record.stamp.gateway_id, record.stamp.hour_us, measure] += count
         return counts
 
+    def of_slots(self, some: Collection[int], slots: int) -> "Rows":
+        """Those of some of the slots, of which there are `slots` in all."""
+        keep = np.isin(slot_of(self.readings.sensor_id, slots), list(some))
+        return _rows(self.records, self.readings, self.record, self.index, np.flatnonzero(keep))
+
 
 def split(records: Sequence[Arrived], had_source: NDArray[np.int64], shards: Shards) -> dict[int, Rows]:
-    """Rows for each shard that owns slots, without those that their slot has had: `had_source` is the source offset of each
-    slot's position."""
+    """Rows for each shard that owns slots, without those that their slot has had: `had_source` is the source offset up to which
+    each slot skips them."""
     lengths = np.array([len(record.readings) for record in records], np.int64)
     total = int(lengths.sum())
     readings = concatenate([record.readings for record in records]) if total else empty().with_flags(np.empty(0, np.uint64))
@@ -71,8 +76,8 @@ def split(records: Sequence[Arrived], had_source: NDArray[np.int64], shards: Sha
     index = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     source = np.array([record.source_offset for record in records], np.int64)[record]
     slot = slot_of(readings.sensor_id, shards.slots)
-    order = np.lexsort((readings.measured_at_us, readings.sensor_id, slot))
-    order = order[(source > had_source[slot])[order]]
+    order = np.flatnonzero(source > had_source[slot])
+    order = order[np.lexsort((readings.measured_at_us[order], readings.sensor_id[order], slot[order]))]
     shard = shards.owner[slot[order]]
     return {number: _rows(records, readings, record, index, order[shard == number]) for number in shards.owning}
 

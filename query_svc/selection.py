@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mesh.adapters.postgres_copy import Kind, copy_out
+from mesh.shard_map import slot_sql
 from mesh.shards import Shards, slot_of
 from query_svc.filters import ReadingFilter
 from query_svc.places import Places
@@ -74,8 +75,10 @@ def sensors_from(selection: Selection, shards: Shards, shard: int, lowest: int) 
     """The shard's sensors from id `lowest` on, in order; None when the selection has none there."""
     if selection.sensors is None:
         condition = " AND region = ANY(%(regions)s)" if selection.regions else ""
-        query = f"SELECT DISTINCT sensor_id FROM sensors_seen WHERE sensor_id >= %(lowest)s{condition} ORDER BY 1"
         slots = shards.slots_of_shard(shard)
+        here = f"{slot_sql(shards.slots)} = ANY(%(slots)s::int[])"  # while a slot is moved two shards have its sensors
+        condition += f" AND ((SELECT count(*) FROM owned_slots) = cardinality(%(slots)s::int[]) OR {here})"
+        query = f"SELECT DISTINCT sensor_id FROM sensors_seen WHERE sensor_id >= %(lowest)s{condition} ORDER BY 1"
         return Source(query, {"lowest": lowest, "regions": list(selection.regions), "slots": slots})
     sensors = selection.sensors[np.searchsorted(selection.sensors, lowest) :]
     sensors = sensors[shards.of(sensors) == shard]

@@ -6,6 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from mesh import positions
+from mesh.aliens import without_aliens
 from mesh.codec.log_records import read_screened
 from mesh.codec.restored_records import read_restored
 from mesh.codec.stamp import source_of
@@ -66,7 +67,7 @@ class Sight:
         """The sensors of the delivery are entered on return."""
         readings = []
         source_offset = had.source_offset
-        for stored in records:
+        for stored in without_aliens(partition, records):
             if partition.topic == RESTORED:
                 readings.append(_read_restored(stored))
                 continue

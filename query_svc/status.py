@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from mesh import positions, stages
-from mesh.errors import Unavailable
 from mesh.ports import Clock, Ends, Log, Partition
-from mesh.shards import AnyShards, transaction
+from mesh.positions import Position
+from mesh.shards import transaction
 from mesh.stages import Heard
-from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED, RESTORED, SCREENED, SCREENED_BACKFILL, SILENCE
+from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED, RESTORED, SCREENED, SCREENED_BACKFILL, SILENCE, SOURCE_OF
 from query_svc.backlog import Ages, Nexts, screened_until, told, waiting
-from query_svc.recorded import Recorded
+from query_svc.recorded import READ_WITHIN_S, Recorded
 
 STALE_AFTER_US = 5_000_000
 ANSWER_KEPT_US = 1_000_000
@@ -60,7 +60,8 @@ class StageStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All stages in order. `readable_us`: what was acknowledged before it can be read; None: a shard is away, nobody knows."""
+    """All stages in order; `record` is that of the shards that answer, and names the others. `readable_us`: what was acknowledged
+    before it can be read; None: a shard is away, nobody knows."""
 
     stages: tuple[StageStatus, ...]
     readable_us: int | None
@@ -73,7 +74,6 @@ class PipelineStatus:
         self,
         log: Log,
         catalog: AsyncEngine,
-        shards: AnyShards,
         recorded: Recorded,
         clock: Clock,
         sources: Mapping[str, tuple[str, ...]] = SOURCES,
@@ -83,7 +83,6 @@ class PipelineStatus:
         self._log = log
         self._sources = sources
         self._catalog = catalog
-        self._shards = shards
         self._recorded = recorded
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -100,21 +99,18 @@ class PipelineStatus:
     async def _look(self, now_us: int) -> Status:
         """`now_us` is before the ends are read: what was acknowledged until then lies before the ends."""
         ends = await self._log.ends(sorted({topic for topics in self._sources.values() for topic in topics}))
-        async with transaction(self._catalog) as connection:
+        async with transaction(self._catalog, READ_WITHIN_S) as connection:
             heard = await stages.read(connection)
         nexts = {stage: await self._catalog_nexts(stage) for stage in _IN_CATALOG if stage in self._sources}
         nexts["screen"] = await self._screen_nexts(heard, ends)
         nexts |= {stage: told(heard, stage) for stage in _BY_THEIR_WORD}
-        ages, away = Ages(self._log, now_us), ""
-        readable_us: int | None = None
-        try:
-            nexts["record"] = await self._record_nexts()
-            readable_us = await self._readable_us(ends, ages, now_us)
-        except Unavailable as error:
-            away = error.message
+        ages = Ages(self._log, now_us)
+        recorded, away = await self._recorded.positions()
+        nexts["record"] = {partition: position.next for partition, position in recorded.items()}
+        readable_us = None if away else await _readable_us(recorded, ends, ages, now_us)
         beats = {stage: [beat for beat in heard if beat.stage == stage] for stage in self._sources}
         problems = {stage: _problem(beats[stage], now_us) for stage in self._sources}
-        problems["record"] = away or problems["record"]
+        problems["record"] = "; ".join(away.values()) or problems["record"]
         found = []
         for stage, topics in self._sources.items():
             mine = {partition: end for partition, end in ends.items() if partition.topic in topics}
@@ -127,7 +123,7 @@ class PipelineStatus:
         return Status(tuple(found), readable_us)
 
     async def _catalog_nexts(self, stage: str) -> Nexts:
-        async with transaction(self._catalog) as connection:
+        async with transaction(self._catalog, READ_WITHIN_S) as connection:
             found = await positions.read(connection, stage, self._log.log_id, self._sources[stage])
         return {partition: position.next for (_, partition), position in found.items()}
 
@@ -137,26 +133,16 @@ class PipelineStatus:
         silent = [partition for partition in ends if partition.topic in _LANES and partition not in nexts]
         return nexts | await screened_until(self._log, silent)
 
-    async def _record_nexts(self) -> Nexts:
-        """The lowest of all slots."""
-        shards = self._shards.now
 
-        async def read(shard: int, engine: AsyncEngine) -> Nexts:
-            async with transaction(engine) as connection:
-                slots = shards.slots_of_shard(shard)
-                found = await positions.lowest(connection, "record", self._log.log_id, _SCREENED, slots)
-            return {partition: position.next for partition, position in found.items()}
-
-        found = await shards.gather(read, shards.owning)
-        everywhere = set.intersection(*(set(nexts) for nexts in found))
-        return {partition: min(nexts[partition] for nexts in found) for partition in everywhere}
-
-    async def _readable_us(self, ends: Mapping[Partition, Ends], ages: Ages, now_us: int) -> int:
-        """When the oldest unrecorded record was appended: whatever is not readable was acknowledged later."""
-        offsets = await self._recorded.offsets()
-        lanes = {partition: end for partition, end in ends.items() if partition.topic in _LANES}
-        unrecorded = waiting(lanes, {partition: offset + 1 for partition, offset in offsets.items()})
-        return now_us - await ages.oldest_us(unrecorded)
+async def _readable_us(recorded: Mapping[Partition, Position], ends: Mapping[Partition, Ends], ages: Ages, now_us: int) -> int:
+    """When the oldest unrecorded record was appended: whatever is not readable was acknowledged later."""
+    lanes = {partition: end for partition, end in ends.items() if partition.topic in _LANES}
+    nexts = {
+        Partition(SOURCE_OF[partition.topic], partition.number): position.source_offset + 1
+        for partition, position in recorded.items()
+        if partition.topic in _SCREENED
+    }
+    return now_us - await ages.oldest_us(waiting(lanes, nexts))
 
 
 def _stale(beat: Heard, now_us: int) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import AsyncConnection as Driver
-from psycopg.errors import UniqueViolation
+from psycopg.errors import CheckViolation, UniqueViolation
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mesh.errors import Unavailable
@@ -72,6 +72,8 @@ async def _copied(connection: AsyncConnection, driver: Driver[Any], rows: Rows, 
             await copy.write(TRAILER)
     except UniqueViolation:
         return False
+    except CheckViolation as error:  # the days that were made ahead have run out
+        raise Unavailable(f"no table for these readings, is the role days running? {error}", reason="NO_DAY") from error
     return True
 
 

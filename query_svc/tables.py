@@ -10,45 +10,42 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from mesh import ledger, positions, shard_map
 from mesh.errors import SetupError
 from mesh.shards import transaction
+from query_svc.days_leaves import DaySpan, create_slot
 from water.parameter import PARAMETERS
 
 VALUE_COLUMNS = tuple(parameter.sql_column for parameter in PARAMETERS)
 REGION_LENGTH = 20
 
 
-async def create_shard_tables(engine: AsyncEngine, slots: int, owned_slots: Sequence[int]) -> None:
-    """Makes what is missing in a shard: the public tables, one leaf `sensor_readings_s<slot>` for each owned slot and no
-    other, positions and ledger. Safe to repeat and to run from several processes. Raises SetupError when the shard was made
-    with another number of slots."""
+async def create_shard_tables(engine: AsyncEngine, slots: int, owned_slots: Sequence[int], days: DaySpan | None = None) -> None:
+    """Makes what is missing in a shard: the public tables, one table `sensor_readings_s<slot>` for each owned slot and no
+    other (with leaves for `days`: see days_leaves.py), positions and ledger. Safe to repeat and to run from several processes.
+    Raises SetupError when the shard was made with another number of slots. A deployment makes its tables by migrations instead
+    (wq/migrations): a change here needs a revision there."""
     async with transaction(engine) as connection:
         await _alone(connection)
         for statement in (_SENSOR_READINGS, _BY_TIME, _SENSORS_SEEN, _BY_REGION, _CONFLICTING_READINGS):
             await connection.execute(text(statement))
         await _number_conflicts(connection)
-        for statement in (_CONFLICTS_IN_ORDER, _CONFLICTS_EXPORTED, _RESTORED_OBJECTS):
+        for statement in (_CONFLICTS_IN_ORDER, _CONFLICTS_EXPORTED, _RESTORED_OBJECTS, _DAYS_LEAVING):
             await connection.execute(text(statement))
         await _check_slots(connection, slots)
         for slot in sorted(owned_slots):
-            await connection.execute(
-                text(
-                    f"CREATE TABLE IF NOT EXISTS sensor_readings_s{slot} PARTITION OF sensor_readings "
-                    f"FOR VALUES WITH (MODULUS {slots}, REMAINDER {slot})"
-                )
-            )
+            await create_slot(connection, slots, slot, days)
         await shard_map.create_owned(connection, owned_slots)
         await positions.create(connection)
         await ledger.create(connection)
 
 
 async def create_catalog_tables(engine: AsyncEngine) -> None:
-    """Makes what is missing in the catalog database: positions, ledger, dead_seen and hour_fences. Safe to repeat and to
+    """Makes what is missing in the catalog database: positions, ledger and more. Safe to repeat and to
     run from several processes."""
     async with transaction(engine) as connection:
         await _alone(connection)
         await shard_map.create_map(connection)
         await positions.create(connection)
         await ledger.create(connection)
-        for statement in (_DEAD_SEEN, _HOUR_FENCES, _UNSETTLED):
+        for statement in (_DEAD_SEEN, _HOUR_FENCES, _UNSETTLED, _DEPLOYMENT):
             await connection.execute(text(statement))
 
 
@@ -126,6 +123,11 @@ _RESTORED_OBJECTS = """
 CREATE TABLE IF NOT EXISTS restored_objects (path text COLLATE "C" PRIMARY KEY, stored bigint NOT NULL, known bigint NOT NULL)
 """
 
+# Days whose leaves stand alone until the archive is sure of all up to `passed`: [log_id, topic, partition, offset].
+_DAYS_LEAVING = """
+CREATE TABLE IF NOT EXISTS days_leaving (slot int NOT NULL, day date NOT NULL, passed jsonb NOT NULL, PRIMARY KEY (slot, day))
+"""
+
 _BOUNDS = """
 SELECT pg_get_expr(leaf.relpartbound, leaf.oid) FROM pg_inherits i JOIN pg_class leaf ON leaf.oid = i.inhrelid
 WHERE i.inhparent = 'sensor_readings'::regclass LIMIT 1
@@ -146,3 +148,10 @@ CREATE TABLE IF NOT EXISTS hour_fences (
 """
 
 _UNSETTLED = "CREATE INDEX IF NOT EXISTS hour_fences_unsettled ON hour_fences (hour_us) WHERE NOT settled"
+
+# What is fixed when a deployment is made. keep_days: 0 for ever. first_day (UTC): what was measured before is never dropped.
+_DEPLOYMENT = """
+CREATE TABLE IF NOT EXISTS deployment (
+    keep_days int NOT NULL CHECK (keep_days >= 0), first_day date NOT NULL,
+    only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one))
+"""

@@ -21,6 +21,7 @@ from query_svc.board import Board
 from query_svc.catalog import CatalogOwner
 from query_svc.catalog_service import CatalogService
 from query_svc.count import Count
+from query_svc.days import Days
 from query_svc.fences import Fences
 from query_svc.ledger_answer import LedgerAnswer
 from query_svc.ledger_service import LedgerService
@@ -103,15 +104,15 @@ def wire_query(
 ) -> Querying:
     """All roles of the service; `worker` names the process. `reads` are the same shards by connections of their own, for
     callers' queries."""
-    names = ("record", "count", "sight", "board", "retain", "contexts", "record_restored", "losers_export")
-    record, count, sight, boarding, retaining, contexts, restoring, exporting = (Progress(name) for name in names)
+    names = ("record", "count", "sight", "board", "retain", "contexts", "record_restored", "losers_export", "days")
+    record, count, sight, boarding, retaining, contexts, restoring, exporting, days = (Progress(name) for name in names)
     recorded = Recorded(shards, log.log_id, clock)
     fences = Fences(log, catalog, recorded, clock, archived=True)
     watch = Watch()
     publisher = Publisher(CatalogOwner(catalog), log, objects, contexts, clock)
     retain = Retain(log, catalog, shards, PASSED_BY, clock, settings.retention_days * 86_400, retaining)
     places = Places(catalog)
-    status = PipelineStatus(log, catalog, shards, recorded, clock, EVERY_STAGE)
+    status = PipelineStatus(log, catalog, recorded, clock, EVERY_STAGE)
     answer = LedgerAnswer(log, catalog, shards, recorded, clock, archived=True)
     losers = LosersExport(shards, objects, log.log_id, clock, exporting)
     return Querying(
@@ -126,6 +127,7 @@ def wire_query(
             Worker(restoring, RecordRestored(log, shards.now, restoring).run),
             Worker(exporting, losers.run),
             Worker(retaining, retain.run),
+            Worker(days, Days(catalog, shards, objects, log.log_id, clock, days).run),
             Worker(contexts, publisher.run),
         ),
         watch=watch,

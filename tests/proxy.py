@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 _CHUNK_BYTES = 64 * 1024
+_LIMITED_CHUNK_BYTES = 4 * 1024
 _ABORT_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -23,11 +24,18 @@ class BreakableProxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._delay_s = 0.0
+        self._bytes_per_s: float | None = None
+        self._busy_until_s = {True: 0.0, False: 0.0}
         self._cut_after: int | None = None
         self._is_refusing = False
         self.port = 0
         self.accepted_count = 0
         self.forwarded_bytes = 0
+
+    @property
+    def target_port(self) -> int:
+        """Where new connections are led."""
+        return self._target_port
 
     @property
     def target(self) -> str:
@@ -63,6 +71,10 @@ class BreakableProxy:
     def delay(self, seconds: float) -> None:
         """Holds every chunk back that long, one after the other."""
         self._delay_s = seconds
+
+    def limit(self, bytes_per_s: float | None) -> None:
+        """Lets no more than that through in each direction, of all connections together; None: as much as there is."""
+        self._bytes_per_s = bytes_per_s
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -108,9 +120,11 @@ class BreakableProxy:
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, from_client: bool) -> None:
         with contextlib.suppress(OSError):
-            while data := await reader.read(_CHUNK_BYTES):
+            while data := await reader.read(_CHUNK_BYTES if self._bytes_per_s is None else _LIMITED_CHUNK_BYTES):
                 if self._delay_s:
                     await asyncio.sleep(self._delay_s)
+                if self._bytes_per_s is not None:
+                    await asyncio.sleep(self._turn_s(len(data), from_client))
                 await self._flowing.wait()
                 if from_client:
                     data = self._counted(data)
@@ -120,6 +134,13 @@ class BreakableProxy:
                     self.cut()
             if not writer.is_closing():
                 writer.write_eof()
+
+    def _turn_s(self, count: int, from_client: bool) -> float:
+        """Seconds until a chunk has passed behind those that are on their way already."""
+        assert self._bytes_per_s is not None
+        now_s = asyncio.get_running_loop().time()
+        self._busy_until_s[from_client] = max(now_s, self._busy_until_s[from_client]) + count / self._bytes_per_s
+        return self._busy_until_s[from_client] - now_s
 
     def _counted(self, data: bytes) -> bytes:
         if self._cut_after is not None:

@@ -57,6 +57,12 @@ class RunEngines:
                 self._problems[kind] = error.message
         cannot_be_had(self._problems[kind])
 
+    def need_all(self) -> EngineSet:
+        """All of them run on return, with PostgreSQL for the catalog and one cluster for shards; else as `need`."""
+        for kind in ("kafka", "rabbitmq", "s3"):
+            self.need(kind)
+        return start(self.folder, 1, 1, fsync=False)
+
     def settings(self, kind: str) -> Settings:
         """How the mesh would reach them, this one among them."""
         return read_settings(self.need(kind).settings_file, {}, {})

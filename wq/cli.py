@@ -47,7 +47,7 @@ def _mount(name: str) -> None:
         app.command(name)(command)
 
 
-for _name in ("up", "simulate"):
+for _name in ("up", "serve", "migrate", "simulate"):
     _mount(_name)
 app.command()(replay)
 app.command()(latest)
@@ -60,5 +60,5 @@ app.add_typer(alerts, name="alerts")
 app.add_typer(rules, name="rules")
 app.command()(ledger)
 app.command()(status)
-for _name in ("archive", "bench"):
+for _name in ("archive", "bench", "engines", "probe", "reshard"):
     _mount(_name)

@@ -21,7 +21,9 @@ from wq.data_directory import default_path
 DEFAULT_TARGET = "127.0.0.1:50051"
 CALL_S = 30.0
 _OPTIONS = [("grpc.max_receive_message_length", 64 * 1024 * 1024), ("grpc.enable_retries", 0), TAKE_TURNS]
-_NOBODY_THERE = ("connect to all addresses", "Socket closed", "DNS", "name resolver", "recvmsg")  # gRPC's own words
+_NOBODY_THERE = (  # gRPC's own words
+    "connect to all addresses", "connections to all backends", "Socket closed", "DNS", "name resolver", "recvmsg",
+)  # fmt: skip
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 

@@ -3,9 +3,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
-from alert_svc.wiring import create_alert_tables
-from archive_svc.wiring import create_archive_tables
-from ingest_svc.wiring import create_ingest_tables
 from mesh.adapters.directory import DirectoryObjects
 from mesh.adapters.embedded_postgres import embedded_postgres
 from mesh.adapters.postgres_exchange import open_postgres_exchange
@@ -15,12 +12,12 @@ from mesh.errors import SetupError, Unavailable
 from mesh.ports import Clock
 from mesh.run import Worker
 from mesh.settings import Settings
-from mesh.shard_map import LiveShards, first_map
-from mesh.shards import open_engine, spread_owner
+from mesh.shard_map import LiveShards, read_map
+from mesh.shards import open_engine
 from mesh.stages import Progress
-from query_svc import wiring as query_wiring
 from wq.data_directory import DataDirectory
 from wq.ground import CATALOG_CONNECTIONS, DISK_THREADS, READ_CONNECTIONS, SHARD_CONNECTIONS, URGENT_CONNECTIONS, Ground
+from wq.migrations.deployment import Wanted, migrate_all, must_be_done
 
 CATALOG = "catalog"
 SHARDS = ("shard_0", "shard_1")
@@ -47,18 +44,16 @@ async def _ground(stack: AsyncExitStack, settings: Settings, data: DataDirectory
     urgent = open_engine(postgres.url(CATALOG), URGENT_CONNECTIONS, ping=False)
     for engine in (catalog, urgent):
         stack.push_async_callback(engine.dispose)
-    await query_wiring.create_catalog(catalog)
-    found = await first_map(catalog, spread_owner(settings.slots, len(SHARDS)), SHARDS)
+    wanted = Wanted(lambda address: postgres.url(address or CATALOG), SHARDS, settings.slots, settings.keep_days)
+    must_be_done(await migrate_all(wanted, clock, lambda _: None))
+    found = await read_map(catalog)
+    assert found is not None
     shards, reads = (
         LiveShards(catalog, found, lambda address, most=connections: open_engine(postgres.url(address), most))  # type: ignore[misc]
         for connections in (SHARD_CONNECTIONS, READ_CONNECTIONS)
     )
     for live in (shards, reads):
         stack.push_async_callback(live.dispose)
-    await query_wiring.create_shards(shards.now)
-    await create_ingest_tables(catalog)
-    await create_alert_tables(catalog, clock)
-    await create_archive_tables(catalog)
     log = await stack.enter_async_context(open_postgres_log(postgres.url(CATALOG), settings.partitions, clock))
     exchange = await stack.enter_async_context(open_postgres_exchange(postgres.url(CATALOG), clock))
     threads = [stack.enter_context(ThreadPoolExecutor(DISK_THREADS, name)) for name in ("objects", "archive")]

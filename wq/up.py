@@ -72,7 +72,7 @@ def up(
     console = Console(stderr=json, soft_wrap=True)
     shown = demo if fleet else None
     if settings.on_engines:
-        totals = uvloop.run(_up_on_engines(settings, shown, console))
+        totals = uvloop.run(_up_on_engines(settings, data, shown, console))
     else:
         totals = uvloop.run(_up(settings, data or default_path(), shown, console))
     if json:
@@ -98,7 +98,7 @@ async def _up(settings: Settings, path: Path, demo: Demo | None, console: Consol
             return await _serve(system, settings, demo, console, stop, data.path)
 
 
-async def _up_on_engines(settings: Settings, demo: Demo | None, console: Console) -> Totals:
+async def _up_on_engines(settings: Settings, path: Path | None, demo: Demo | None, console: Console) -> Totals:
     from wq.ground_engines import engines_ground  # four drivers that the embedded default does not need
 
     stop, clock = asyncio.Event(), SystemClock()
@@ -106,7 +106,8 @@ async def _up_on_engines(settings: Settings, demo: Demo | None, console: Console
     with stop_on_signals(stop):
         console.print(f"[bold]Water Quality Mesh[/] on real engines: one process, Kafka at {escape(where)}")
         make = partial(engines_ground, settings=settings, clock=clock, migrates=True)
-        async with running_system(settings, make, clock, "up", None) as system:
+        endpoint = await asyncio.to_thread(_endpoint_in, path) if path else None
+        async with running_system(settings, make, clock, "up", endpoint) as system:
             _say_where(system, None, False, console)
             return await _serve(system, settings, demo, console, stop, None)
 
@@ -128,6 +129,15 @@ async def _serve(
         raise typer.Exit(1) from None
     _say_what_was_stored(totals, caught_up, path, console)
     return totals
+
+
+def _endpoint_in(path: Path) -> Path:
+    """On real engines the data directory only says where the mesh listens. Raises SetupError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"--data {path}: {error.strerror}; leave it out, or choose another directory") from None
+    return path / "endpoint.json"
 
 
 def _end_at_once(path: Path, console: Console) -> NoReturn:

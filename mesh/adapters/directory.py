@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -15,11 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from mesh.adapters.object_paths import check_prefix, is_segment, segments_of, too_large
 from mesh.errors import InvalidArgument, NotFound, ObjectConflict, Unavailable
 
 _T = TypeVar("_T")
-_SEGMENT = re.compile(r"[A-Za-z0-9._=-]{1,255}", re.ASCII)
-_PATH_LIMIT = 1024
 _UNFINISHED = "~unfinished"  # `~` is not in the alphabet of paths: never an object
 _UNFINISHED_AGE_S = 3600.0
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,22 +36,21 @@ class DirectoryObjects:
         self._swept = False
 
     async def put(self, path: str, content: bytes) -> bool:
-        segments = _segments(path)
+        segments = segments_of(path)
         return await self._in_thread(lambda: self._put(segments, content))
 
-    async def get(self, path: str) -> bytes:
-        segments = _segments(path)
-        return await self._in_thread(lambda: self._get(segments))
+    async def get(self, path: str, limit: int | None = None) -> bytes:
+        segments = segments_of(path)
+        return await self._in_thread(lambda: self._get(segments, limit))
 
     async def delete(self, path: str) -> None:
-        segments = _segments(path)
+        segments = segments_of(path)
         await self._in_thread(lambda: self._delete(segments))
 
     async def list(self, prefix: str) -> AsyncIterator[str]:
         """As the port says. Reads one folder at a time, so memory holds the names of the folders on the way down only."""
-        *above, begin = prefix.split("/")
-        for segment in (*above, begin + "x"):
-            _check(segment, prefix)
+        check_prefix(prefix)
+        *above, _ = prefix.split("/")
         waiting = ["/".join(above) + "/" if above else ""]
         while waiting:
             path = waiting.pop()
@@ -96,10 +93,10 @@ class DirectoryObjects:
                     os.unlink(name, dir_fd=unfinished)
         return created
 
-    def _get(self, segments: Sequence[str]) -> bytes:
+    def _get(self, segments: Sequence[str], limit: int | None) -> bytes:
         try:
             with self._folder(segments[:-1]) as folder:
-                return _read(folder, segments)
+                return _read(folder, segments, limit)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise NotFound(f"no object {'/'.join(segments)!r}") from None
 
@@ -117,7 +114,7 @@ class DirectoryObjects:
                 return sorted(
                     folder_path + entry.name + ("/" if entry.is_dir(follow_symlinks=False) else "")
                     for entry in entries
-                    if _SEGMENT.fullmatch(entry.name) and not entry.is_symlink()
+                    if is_segment(entry.name) and not entry.is_symlink()
                 )
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -164,21 +161,6 @@ class DirectoryObjects:
                     os.unlink(name, dir_fd=unfinished)
 
 
-def _segments(path: str) -> list[str]:
-    segments = path.split("/")
-    for segment in segments:
-        _check(segment, path)
-    return segments
-
-
-def _check(segment: str, path: str) -> None:
-    if len(path) > _PATH_LIMIT or segment in (".", "..") or not _SEGMENT.fullmatch(segment):
-        raise InvalidArgument(
-            f"the object path {path[:80]!r} is not allowed: segments of 1 to 255 of a-z A-Z 0-9 . _ - =, none of them"
-            f" . or .., between slashes, at most {_PATH_LIMIT} characters"
-        )
-
-
 def _write(folder: int, name: str, content: bytes) -> None:
     handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=folder)
     with os.fdopen(handle, "wb") as file:
@@ -202,15 +184,18 @@ def _must_hold(folder: int, segments: Sequence[str], content: bytes) -> None:
         raise ObjectConflict(f"the object {'/'.join(segments)!r} exists with other content: objects never change")
 
 
-def _read(folder: int, segments: Sequence[str]) -> bytes:
+def _read(folder: int, segments: Sequence[str], limit: int | None = None) -> bytes:
     try:
         handle = os.open(segments[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise InvalidArgument(f"{'/'.join(segments)!r} is a symbolic link, which objects never follow: remove it") from None
         raise
-    if stat.S_ISDIR(os.fstat(handle).st_mode):
+    found = os.fstat(handle)
+    if stat.S_ISDIR(found.st_mode):
         os.close(handle)
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     with os.fdopen(handle, "rb") as file:
+        if limit is not None and found.st_size > limit:
+            raise too_large("/".join(segments), found.st_size, limit)
         return file.read()

@@ -14,11 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from archive_svc.archive import Archive
 from archive_svc.chunks import STAGE, TOPICS
+from archive_svc.contents import pieces
 from archive_svc.manifest import Manifest, Wanted
 from archive_svc.manifest_record import ManifestRow
-from archive_svc.pack import Unpacked, unpack
 from archive_svc.restore_tables import create_tables as create_restore_tables
 from archive_svc.tables import create_tables
+from archive_svc.unpacked import Unpacked, join
 from mesh import positions
 from mesh.adapters.directory import DirectoryObjects
 from mesh.adapters.postgres_log import PostgresLog
@@ -81,14 +82,20 @@ class Place:
 
     def data(self) -> dict[str, Unpacked]:
         """All objects, by path."""
-        return {path: unpack(content) for path, content in self.content().items() if path.startswith("water_quality_data/")}
+        return {
+            path: join(list(pieces(path, content)))
+            for path, content in self.content().items()
+            if path.startswith("water_quality_data/")
+        }
 
     def places(self) -> Counter[tuple[str, int, int, int]]:
         """How often each place in the log is in the objects."""
         return Counter(
-            (found.places.topic, found.places.partition, offset, index)
+            (*found.places.partitions[of], offset, index)
             for found in self.data().values()
-            for offset, index in zip(found.places.offset.tolist(), found.places.index.tolist(), strict=True)
+            for of, offset, index in zip(
+                found.places.of.tolist(), found.places.offset.tolist(), found.places.index.tolist(), strict=True
+            )
         )
 
 
@@ -156,8 +163,8 @@ class FailingObjects:
             raise Unavailable("the objects went away behind the put: a test says so")
         return created
 
-    async def get(self, path: str) -> bytes:
-        return await self._inner.get(path)
+    async def get(self, path: str, limit: int | None = None) -> bytes:
+        return await self._inner.get(path, limit)
 
     def list(self, prefix: str) -> AsyncIterator[str]:
         return self._inner.list(prefix)

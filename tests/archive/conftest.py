@@ -51,3 +51,10 @@ async def second(fresh_database: FreshDatabase, tmp_path: Path, first: Station) 
     async with station(fresh_database, tmp_path / "second") as one:
         one.sources["old"] = first.objects
         yield one
+
+
+@pytest.fixture
+async def third(fresh_database: FreshDatabase, tmp_path: Path) -> AsyncIterator[Station]:
+    """Empty, and nothing is configured."""
+    async with station(fresh_database, tmp_path / "third") as one:
+        yield one

@@ -35,7 +35,7 @@ class Station:
     """A deployment with an archive, and the archives of others that it may restore from."""
 
     mesh: Deployment
-    objects: DirectoryObjects
+    objects: Objects
     folder: Path
     sources: dict[str, Objects] = field(default_factory=dict)
 

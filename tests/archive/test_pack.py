@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archive_svc.pack import Places, pack, unpack
+from archive_svc.pack import pack, unpack
+from archive_svc.unpacked import Places, in_partition
 from mesh.errors import InvalidArgument
+from mesh.ports import Partition
 from tests.builders import readings_of, some_readings
 from water.parameter import PARAMETERS
 from water.readings import Readings
@@ -25,13 +27,13 @@ def flagged(readings: Readings, seed: int = 1) -> Readings:
 
 
 def places(count: int, batch: int = 100, topic: str = "screened", partition: int = 3) -> Places:
-    return Places(topic, partition, np.arange(count) // batch + 7, (np.arange(count) % batch).astype(np.int32))
+    return in_partition(Partition(topic, partition), np.arange(count) // batch + 7, (np.arange(count) % batch).astype(np.int32))
 
 
 def in_order(readings: Readings, where: Places) -> tuple[Readings, Places]:
     """As an object has them."""
     order = np.lexsort((where.index, where.offset, readings.measured_at_us, readings.sensor_id))
-    return readings.take(order), Places(where.topic, where.partition, where.offset[order], where.index[order])
+    return readings.take(order), where.take(order)
 
 
 def same(left: Readings, right: Readings) -> bool:
@@ -73,7 +75,7 @@ def test_what_is_unpacked_is_what_was_packed(readings: Readings) -> None:
     expected, expected_places = in_order(readings, where)
     assert same(found.readings, expected)
     assert (found.region, found.log_id) == ("north", "log-1")
-    assert (found.places.topic, found.places.partition) == ("screened", 3)
+    assert found.places.partitions == (Partition("screened", 3),)
     assert np.array_equal(found.places.offset, expected_places.offset)
     assert np.array_equal(found.places.index, expected_places.index)
 
@@ -81,7 +83,7 @@ def test_what_is_unpacked_is_what_was_packed(readings: Readings) -> None:
 def test_the_same_readings_give_the_same_bytes_in_whatever_order_they_come() -> None:
     readings, where = flagged(some_readings(1000, absent=0.3)), places(1000)
     order = np.random.default_rng(5).permutation(1000)
-    shuffled = Places(where.topic, where.partition, where.offset[order], where.index[order])
+    shuffled = where.take(order)
     content = pack(readings, "north", where, "log-1")
     assert pack(readings, "north", where, "log-1") == content
     assert pack(readings.take(order), "north", shuffled, "log-1") == content

@@ -105,9 +105,9 @@ class MortalObjects(DirectoryObjects):
         super().__init__(folder)
         self._mortal = mortal
 
-    async def get(self, path: str) -> bytes:
+    async def get(self, path: str, limit: int | None = None) -> bytes:
         self._mortal.step()
-        return await super().get(path)
+        return await super().get(path, limit)
 
     async def put(self, path: str, content: bytes) -> bool:
         created = await super().put(path, content)

@@ -178,13 +178,13 @@ async def test_few_objects_are_in_memory_at_a_time_and_a_check_that_is_left_read
     class Counting(FailingObjects):
         """Counts what is read, and how much of it at a time."""
 
-        async def get(self, path: str) -> bytes:
+        async def get(self, path: str, limit: int | None = None) -> bytes:
             nonlocal reading, most, count
             reading, count = reading + 1, count + 1
             most = max(most, reading)
             await asyncio.sleep(0)
             try:
-                return await super().get(path)
+                return await super().get(path, limit)
             finally:
                 reading -= 1
 
@@ -201,7 +201,7 @@ async def test_objects_that_are_away_end_the_check(filled: Place) -> None:
     class Away(FailingObjects):
         """Answers nothing."""
 
-        async def get(self, path: str) -> bytes:
+        async def get(self, path: str, limit: int | None = None) -> bytes:
             raise Unavailable("the objects are away: a test says so")
 
     with pytest.raises(Unavailable):

@@ -9,13 +9,22 @@ from mesh.clock import ManualClock
 from mesh.ports import Exchange, Log, Objects
 from tests.conftest import FreshDatabase
 from tests.contract.engines import ExchangeEngine, LogEngine, postgres_exchange_engine, postgres_log_engine
+from tests.contract.kafka_engine import kafka_log_engine
+from tests.contract.rabbitmq_engine import rabbitmq_exchange_engine
+from tests.contract.s3_engine import s3_objects
+from tests.real import FreshVhost
 
 
-@pytest.fixture(params=["postgres"])
-async def log_engine(request: pytest.FixtureRequest, fresh_database: FreshDatabase, clock: ManualClock) -> LogEngine:
+@pytest.fixture(params=["postgres", "kafka"])
+async def log_engine(
+    request: pytest.FixtureRequest, fresh_database: FreshDatabase, clock: ManualClock
+) -> AsyncIterator[LogEngine]:
     """An empty log of 4 partitions a topic."""
-    assert request.param == "postgres"
-    return await postgres_log_engine(fresh_database, clock)
+    if request.param == "postgres":
+        yield await postgres_log_engine(fresh_database, clock)
+        return
+    async with kafka_log_engine(request.getfixturevalue("kafka_servers")) as engine:
+        yield engine
 
 
 @pytest.fixture
@@ -25,11 +34,17 @@ async def log(log_engine: LogEngine) -> AsyncIterator[Log]:
         yield log
 
 
-@pytest.fixture(params=["postgres"])
-async def exchange_engine(request: pytest.FixtureRequest, fresh_database: FreshDatabase, clock: ManualClock) -> ExchangeEngine:
+@pytest.fixture(params=["postgres", "rabbitmq", "rabbitmq-quorum"])
+async def exchange_engine(
+    request: pytest.FixtureRequest, fresh_database: FreshDatabase, rabbitmq: FreshVhost, clock: ManualClock
+) -> AsyncIterator[ExchangeEngine]:
     """An empty exchange."""
-    assert request.param == "postgres"
-    return await postgres_exchange_engine(fresh_database, clock)
+    if request.param == "postgres":
+        yield await postgres_exchange_engine(fresh_database, clock)
+        return
+    queue_type = "quorum" if request.param == "rabbitmq-quorum" else "classic"
+    async with rabbitmq_exchange_engine(rabbitmq(), clock, queue_type) as engine:
+        yield engine
 
 
 @pytest.fixture
@@ -39,8 +54,11 @@ async def exchange(exchange_engine: ExchangeEngine) -> AsyncIterator[Exchange]:
         yield exchange
 
 
-@pytest.fixture(params=["directory"])
-def store(request: pytest.FixtureRequest, objects: DirectoryObjects) -> Objects:
+@pytest.fixture(params=["directory", "s3"])
+async def store(request: pytest.FixtureRequest, objects: DirectoryObjects) -> AsyncIterator[Objects]:
     """Empty objects."""
-    assert request.param == "directory"
-    return objects
+    if request.param == "directory":
+        yield objects
+        return
+    async with s3_objects(request.getfixturevalue("s3_settings")) as bucket:
+        yield bucket

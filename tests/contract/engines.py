@@ -8,6 +8,7 @@ import psycopg
 
 from mesh.adapters.postgres_exchange import open_postgres_exchange
 from mesh.adapters.postgres_log import open_postgres_log
+from mesh.clock import ManualClock
 from mesh.ports import Clock, Exchange, Log
 from tests.conftest import FreshDatabase
 
@@ -17,25 +18,41 @@ PARTITION_COUNT = 4
 @dataclass(frozen=True, slots=True)
 class LogEngine:
     """One log. `open`: a way to it, as each process has its own; `cut`: every connection to it breaks, once; `stuck`: no append
-    gets through while it lasts, for a few seconds at most."""
+    gets through while it lasts, for a few seconds at most; `clock`: whose time appends bear; `tick`: the next one bears a later.
+
+    What one engine does and another cannot: `record_limit_bytes`: the greatest value that it takes; `members_outlive_a_cut`: a
+    member whose connection broke keeps its partitions and is told nothing."""
 
     open: Callable[[], AbstractAsyncContextManager[Log]]
     cut: Callable[[], Awaitable[None]]
     stuck: Callable[[], AbstractAsyncContextManager[None]]
+    clock: Clock
+    tick: Callable[[], Awaitable[None]]
+    record_limit_bytes: int = 8 * 2**20
+    members_outlive_a_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeEngine:
     """One exchange. `open`: a way to it, as each process has its own, where a task has 3 attempts, as many workers may die with
     it, and 5 dead letters are kept;
-    `cut`: every connection to it breaks, once; `dead`: the dead letters' bodies and problems, in their order."""
+    `cut`: every connection to it breaks, once; `dead`: the dead letters' bodies and problems, in their order.
+
+    What one engine does and another cannot: `retry_s`: a delay to try, which passes by the engine's clock where it
+    `has_clock_of_its_own`, else by the test's; `orders_by_severity`; `settles_after_a_cut`: a task whose worker's connection
+    broke can still be settled by it; `counts_deaths`: a task with which too many workers died is buried."""
 
     open: Callable[[], AbstractAsyncContextManager[Exchange]]
     cut: Callable[[], Awaitable[None]]
     dead: Callable[[], Awaitable[list[tuple[bytes, str]]]]
+    retry_s: float = 30.0
+    has_clock_of_its_own: bool = False
+    orders_by_severity: bool = True
+    settles_after_a_cut: bool = True
+    counts_deaths: bool = True
 
 
-async def postgres_log_engine(fresh_database: FreshDatabase, clock: Clock) -> LogEngine:
+async def postgres_log_engine(fresh_database: FreshDatabase, clock: ManualClock) -> LogEngine:
     url = await fresh_database()
 
     @asynccontextmanager
@@ -49,7 +66,10 @@ async def postgres_log_engine(fresh_database: FreshDatabase, clock: Clock) -> Lo
             await connection.execute("LOCK TABLE log.records IN SHARE MODE")
             yield
 
-    return LogEngine(open_log, lambda: cut_connections(url), stuck)
+    async def tick() -> None:
+        clock.advance(1)
+
+    return LogEngine(open_log, lambda: cut_connections(url), stuck, clock, tick)
 
 
 async def postgres_exchange_engine(fresh_database: FreshDatabase, clock: Clock) -> ExchangeEngine:

@@ -1,11 +1,11 @@
 """What every Log promises to those who consume: assignment, order, preference, sharing, and recovery."""
 
 import asyncio
+import os
 from contextlib import AsyncExitStack
 
 import pytest
 
-from mesh.clock import ManualClock
 from mesh.errors import FailedPrecondition
 from mesh.ports import Assigned, Log, Partition, Record, Records
 from mesh.topics import ACCEPTED, BACKFILL, DEAD
@@ -48,10 +48,9 @@ async def test_seeking_a_partition_of_somebody_else_is_refused(log: Log) -> None
             await consumer.seek({HERE: 0})
 
 
-async def test_seeking_what_was_trimmed_gives_the_next_one_kept(log: Log, clock: ManualClock) -> None:
+async def test_seeking_what_was_trimmed_gives_the_next_one_kept(log_engine: LogEngine, log: Log) -> None:
     await append_all(log, HERE, numbered(5))
-    clock.advance(60)
-    await log.trim(HERE, 3, clock.now_us())
+    assert await log.trim(HERE, 3, log_engine.clock.now_us() + 60_000_000) == 3
     async with log.consume(None, [ACCEPTED]) as consumer:
         reading = Reading(consumer)
         await reading.until(lambda: len(reading.values[HERE]) == 2)
@@ -83,29 +82,38 @@ async def test_a_reader_hears_quickly_of_what_another_process_appends(log_engine
             assert asyncio.get_running_loop().time() - began < 3
 
 
-async def test_deliveries_are_bounded_and_a_large_record_comes_alone(log: Log) -> None:
-    await append_all(log, HERE, [bytes(3 * 2**20)] * 4 + [bytes(8 * 2**20), b"small"])
+async def test_deliveries_are_bounded_and_the_greatest_record_comes(log_engine: LogEngine, log: Log) -> None:
+    values = [bytes(3 * 2**20)] * 4 + [bytes(log_engine.record_limit_bytes), b"small"]
+    await append_all(log, HERE, values)
     for group in (None, "g"):
         async with log.consume(group, [ACCEPTED]) as consumer:
             reading = Reading(consumer)
             await reading.until(lambda: reading.next_offset.get(HERE, 0) == 6)  # noqa: B023
-        assert [len(delivery.records) for delivery in reading.deliveries] == [2, 2, 1, 1]
+        assert reading.values[HERE] == values
+        for delivery in reading.deliveries:
+            assert len(delivery.records) == 1 or sum(len(stored.record.value) for stored in delivery.records) <= 8 * 2**20
 
 
 async def test_the_topic_named_first_is_preferred_and_later_ones_get_their_share(log: Log) -> None:
+    values = [os.urandom(2**20)] * 24
     for number in range(PARTITION_COUNT):
-        await append_all(log, Partition(ACCEPTED, number), [bytes(2**20)] * 24)
+        await append_all(log, Partition(ACCEPTED, number), values)
     for topic in (BACKFILL, DEAD):
-        await append_all(log, Partition(topic, 0), [bytes(2**20)] * 24)
+        await append_all(log, Partition(topic, 0), values)
     async with log.consume("g", [ACCEPTED, BACKFILL, DEAD]) as consumer:
         reading = Reading(consumer)
-        await reading.until(lambda: sum(d.partition.topic == ACCEPTED for d in reading.deliveries) == 12)
-    topics = [delivery.partition.topic for delivery in reading.deliveries]
-    for start in range(len(topics) - 8):
-        assert {BACKFILL, DEAD} <= set(topics[start : start + 8])
-    assert topics.count(ACCEPTED) >= 0.7 * len(topics)
+        while sum(d.partition.topic == ACCEPTED for d in reading.deliveries) < 12:
+            await reading.step()
+            await asyncio.sleep(0.02)  # the reader is what is slow, so that there is something to choose from
+    for later in (BACKFILL, DEAD):
+        waited, left = 0, len(values)
+        for delivery in reading.deliveries:
+            waited = 0 if delivery.partition.topic == later or not left else waited + 1
+            left -= len(delivery.records) if delivery.partition.topic == later else 0
+            assert waited < 8
     numbers = [delivery.partition.number for delivery in reading.deliveries if delivery.partition.topic == ACCEPTED]
-    assert numbers == [i % 4 for i in range(12)]
+    assert len(numbers) > len(reading.deliveries) / 2
+    assert min(map(numbers.count, range(PARTITION_COUNT))) >= 2
 
 
 async def test_a_later_topic_is_read_when_the_first_has_nothing(log: Log) -> None:
@@ -155,13 +163,14 @@ async def test_groups_are_independent_of_one_another(log: Log) -> None:
             assert reading.held == ALL
 
 
-async def test_a_member_whose_connection_breaks_is_told_so_and_comes_back(log_engine: LogEngine) -> None:
+async def test_a_member_whose_connection_breaks_comes_back_and_misses_nothing(log_engine: LogEngine) -> None:
     async with log_engine.open() as log, log.consume("g", [ACCEPTED]) as consumer:
         reading = Reading(consumer)
         await append_all(log, HERE, numbered(5))
         await reading.until(lambda: len(reading.values[HERE]) == 5)
         await log_engine.cut()
-        await reading.until(lambda: set(reading.revoked) == ALL)
+        if not log_engine.members_outlive_a_cut:
+            await reading.until(lambda: set(reading.revoked) == ALL)
         async with log_engine.open() as other:
             await append_all(other, HERE, numbered(5, "after-"))
         await reading.until(lambda: reading.held == ALL and len(reading.values[HERE]) == 10)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mesh.errors import InvalidArgument, NotFound, ObjectConflict
+from mesh.errors import InvalidArgument, NotFound, ObjectConflict, TooLarge
 from mesh.ports import Objects
 
 _SEGMENTS = st.text("abZ09._-=", min_size=1, max_size=4).filter(lambda segment: segment not in (".", ".."))
@@ -31,6 +31,41 @@ async def test_the_same_content_again_is_no_conflict_and_other_content_is(store:
     with pytest.raises(ObjectConflict, match="a/b"):
         await store.put("a/b", b"two")
     assert await store.get("a/b") == b"one"
+
+
+async def test_content_above_the_limit_of_its_reader_is_refused(store: Objects) -> None:
+    await store.put("a/b", b"four")
+    assert await store.get("a/b", 4) == b"four"
+    with pytest.raises(TooLarge, match="4 bytes, more than the 3"):
+        await store.get("a/b", 3)
+    with pytest.raises(NotFound):
+        await store.get("a/c", 3)
+
+
+async def test_large_content_is_put_once_too(store: Objects) -> None:
+    content = os.urandom(33 * 2**20)
+    assert await store.put("large", content) is True
+    assert await store.put("large", content) is False
+    with pytest.raises(ObjectConflict):
+        await store.put("large", content[:-1] + bytes([content[-1] ^ 1]))
+    assert await store.get("large") == content
+    results = await asyncio.gather(*(store.put("new", bytes([i]) + content[1:]) for i in range(3)), return_exceptions=True)
+    assert sorted(map(repr, results)).count("True") == 1
+    assert (await store.get("new"))[1:] == content[1:]
+
+
+async def test_more_than_a_page_is_listed_while_some_of_it_goes(store: Objects) -> None:
+    paths = [f"a/{number:04}" for number in range(1_100)]
+    for start in range(0, len(paths), 50):
+        await asyncio.gather(*(store.put(path, b"") for path in paths[start : start + 50]))
+    listed_paths = []
+    async for path in store.list("a/"):
+        listed_paths.append(path)
+        if path == "a/0500":
+            await asyncio.gather(*(store.delete(gone) for gone in paths[400:1050]))
+    assert listed_paths[:401] == paths[:401]
+    assert listed_paths[-50:] == paths[1050:]
+    assert listed_paths == sorted(set(listed_paths))
 
 
 async def test_of_many_who_put_at_once_exactly_one_creates(store: Objects) -> None:

@@ -12,7 +12,6 @@ import grpc
 import psycopg
 from waterquality.v1 import alert_pb2, alert_pb2_grpc, catalog_pb2, catalog_pb2_grpc
 
-from mesh.adapters.embedded_postgres import find_server
 from tests.flows.process import System
 
 PATIENCE_S = 300.0
@@ -35,7 +34,7 @@ async def describe(system: System, region: str, source_of: Mapping[int, catalog_
 
 async def ask(system: System, query: str) -> Rows:
     """Rows of the catalog database."""
-    dsn = find_server(system.data / "postgres").dsn("catalog")
+    dsn = system.dsn("catalog")
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         return await (await connection.execute(query.encode())).fetchall()
 

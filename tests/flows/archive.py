@@ -9,7 +9,6 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mesh.adapters.embedded_postgres import find_server
 from query_svc.tables import VALUE_COLUMNS
 from tests.flows.process import System
 from tests.flows.reading_back import first_of_each_key
@@ -20,7 +19,7 @@ _PLACE = ("log_id", "topic", "partition", "offset", "index")
 
 def objects_of(system: System) -> list[Path]:
     """The Parquet objects."""
-    return sorted((system.data / "objects").glob("water_quality_data/*/*/*/*/*.parquet"))
+    return sorted((system.objects).glob("water_quality_data/*/*/*/*/*.parquet"))
 
 
 async def by_pyarrow(system: System) -> Readings:
@@ -37,7 +36,7 @@ async def by_pyarrow(system: System) -> Readings:
 
 async def by_duckdb(system: System) -> Readings:
     """The same by SQL: distinct keys, minus conflicting_readings by their place in the log."""
-    glob = str(system.data / "objects" / "water_quality_data" / "**" / "*.parquet")
+    glob = str(system.objects / "water_quality_data" / "**" / "*.parquet")
     with duckdb.connect() as database:
         database.execute('CREATE TABLE lost (log_id text, topic text, partition int, "offset" bigint, index int)')
         if rows := await losers(system):
@@ -59,7 +58,7 @@ async def losers(system: System) -> list[tuple[Any, ...]]:
     """The places of conflicting_readings in all shards."""
     rows: list[tuple[Any, ...]] = []
     for shard in ("shard_0", "shard_1"):
-        dsn = find_server(system.data / "postgres").dsn(shard)
+        dsn = system.dsn(shard)
         async with await psycopg.AsyncConnection.connect(dsn) as connection:
             query = 'SELECT log_id, topic, partition, "offset", index FROM conflicting_readings'
             rows += await (await connection.execute(query)).fetchall()

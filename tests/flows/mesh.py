@@ -7,7 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ingest_svc.accept import Acceptor, Handed
 from ingest_svc.judge import Limits
@@ -17,15 +19,18 @@ from mesh.adapters.postgres_log import PostgresLog, open_postgres_log
 from mesh.clock import SystemClock
 from mesh.codec.ingest_frames import BatchFrame, Opening
 from mesh.run import Worker, keep_running
-from mesh.shards import Shards, open_engine, spread
+from mesh.shard_map import FollowMap, LiveShards
+from mesh.shards import open_engine, transaction
 from mesh.stages import Progress
+from mesh.topics import ACCEPTED, BACKFILL
 from query_svc.count import Count
-from query_svc.fences import Fences
+from query_svc.fences import Fences, last_offsets
 from query_svc.ledger_answer import LedgerAnswer, Page, Question
 from query_svc.record import Record
 from query_svc.recorded import Recorded
 from query_svc.tables import create_catalog_tables, create_shard_tables
 from tests.conftest import FreshDatabase
+from tests.query.shard_trouble import come_back, live_shards
 from water.readings import Readings
 
 SLOTS = 8
@@ -39,7 +44,10 @@ class Mesh:
 
     log: PostgresLog
     url: str
-    shards: Shards
+    shard_urls: list[str]
+    catalog: AsyncEngine
+    shards: LiveShards
+    recorded: Recorded
     acceptor: Acceptor
     ledger: LedgerAnswer
     make: dict[str, Callable[[Progress], Callable[[], Awaitable[None]]]]
@@ -67,8 +75,27 @@ class Mesh:
             await delivery
         return handed
 
+    async def living_recorded(self, shard: int) -> None:
+        """Waits until everything that was accepted so far is screened, and recorded in this shard, whatever the others do."""
+        for stage in ("screen", "record"):
+            if not self.workers[stage]:
+                self.start(stage)
+        wanted = last_offsets(await self.log.ends((ACCEPTED, BACKFILL)))
+        shards = await self.shards.newer()
+        sensors = [sensor for sensor in range(1, 100) if shards.of(np.array([sensor]))[0] == shard]
+        assert await self.recorded.wait_for(wanted, PATIENCE_S, sensors), f"shard {shard} waits for another"
+
+    async def mend(self) -> None:
+        """Every shard takes connections, and every slot readings."""
+        for url in self.shard_urls:
+            await come_back(url)
+        for engine in self.shards.now.engines.values():
+            async with transaction(engine) as connection:
+                await connection.execute(text("UPDATE owned_slots SET writable = true"))
+
     async def caught_up(self) -> Page:
         """The ledger once every stage has passed everything."""
+        await self.mend()
         for stage in STAGES:
             if not self.workers[stage]:
                 self.start(stage)
@@ -78,7 +105,7 @@ class Mesh:
     async def rows(self, columns: str) -> list[tuple[Any, ...]]:
         """These columns of sensor_readings, of all shards, by sensor and time."""
         found: list[tuple[Any, ...]] = []
-        for engine in self.shards.engines.values():
+        for engine in self.shards.now.engines.values():
             async with engine.connect() as connection:
                 result = await connection.execute(text(f"SELECT sensor_id, timestamp, {columns} FROM sensor_readings"))
                 found += [tuple(row) for row in result]
@@ -92,20 +119,23 @@ async def a_mesh(fresh_database: FreshDatabase, objects: DirectoryObjects) -> As
     async with AsyncExitStack() as stack:
         url = await fresh_database()
         catalog = open_engine(url, 5)
-        engines = tuple([open_engine(await fresh_database(), 5) for _ in range(2)])
-        for engine in (catalog, *engines):
-            stack.push_async_callback(engine.dispose)
-        shards = spread(SLOTS, engines)
+        urls = [await fresh_database() for _ in range(2)]
+        stack.push_async_callback(catalog.dispose)
         await create_catalog_tables(catalog)
-        for shard, engine in enumerate(engines):
-            await create_shard_tables(engine, SLOTS, shards.slots_of_shard(shard))
+        shards = await live_shards(catalog, urls, SLOTS, 6)
+        stack.push_async_callback(shards.dispose)
+        for shard, engine in shards.now.engines.items():
+            await create_shard_tables(engine, SLOTS, shards.now.slots_of_shard(shard))
         log = await stack.enter_async_context(open_postgres_log(url, 4, clock))
         recorded = Recorded(shards, log.log_id)
         fences = Fences(log, catalog, recorded, clock)
         mesh = Mesh(
             log,
             url,
+            urls,
+            catalog,
             shards,
+            recorded,
             Acceptor(log, clock, Limits(), Progress("accept")),
             LedgerAnswer(log, catalog, shards, recorded, clock),
             {
@@ -114,9 +144,12 @@ async def a_mesh(fresh_database: FreshDatabase, objects: DirectoryObjects) -> As
                 "count": lambda progress: Count(log, catalog, fences, clock, progress).run,
             },
         )
+        follow = asyncio.create_task(FollowMap([shards], Progress("map"), clock).run())
         try:
             yield mesh
         finally:
+            follow.cancel()
+            await mesh.mend()
             for stage in STAGES:
                 while mesh.workers[stage]:
                     await mesh.crash(stage)

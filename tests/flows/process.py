@@ -15,6 +15,9 @@ from time import monotonic
 
 import psutil
 
+from mesh.adapters.embedded_postgres import find_server
+from tests.flows.grounds import OnEngines
+
 START_WITHIN_S = 90.0
 STOP_WITHIN_S = 60.0
 
@@ -37,7 +40,7 @@ async def eventually(holds: Callable[[], object], within_s: float, what: Callabl
 @dataclass(slots=True)
 class System:
     """A data directory and, while it runs, the process that serves it. `prefix`: words before the command, as for another user;
-    `words`: the flags of `wq up` beside the data directory and the ports."""
+    `words`: the flags of `wq up` beside the data directory and the ports; `ground`: real engines that it stands on."""
 
     data: Path
     port: int
@@ -45,6 +48,16 @@ class System:
     words: tuple[str, ...] = ("--no-fleet",)
     environment: Mapping[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()
+    ground: OnEngines | None = None
+
+    @property
+    def objects(self) -> Path:
+        """Where its objects lie as files."""
+        return self.ground.objects if self.ground else self.data / "objects"
+
+    def dsn(self, database: str) -> str:
+        """For psycopg and psql: of `catalog`, `shard_0` or `shard_1`."""
+        return self.ground.dsn(database) if self.ground else find_server(self.data / "postgres").dsn(database)
 
     @property
     def target(self) -> str:
@@ -68,6 +81,7 @@ class System:
         """Starts `wq up` and waits for nothing."""
         command = [*self.prefix, sys.executable, "-m", "wq", "up", "--data", str(self.data), "--grpc-port", str(self.port)]
         command += ["--http-port", "0", "--web-port", "0", *self.words]
+        command += ["--config", str(self.ground.file)] if self.ground else []
         with self.log.open("ab") as log:
             environment = {**os.environ, "WQ_ARCHIVE_CHUNK_S": "1", **self.environment}
             process = await asyncio.to_thread(
@@ -110,6 +124,8 @@ class System:
         postgres = self.postmaster() if database_too else None
         self.process.kill()
         self.process.wait()
+        if database_too and self.ground:
+            self.ground.kill_databases()
         if postgres is not None:
             children = postgres.children(recursive=True)
             postgres.kill()

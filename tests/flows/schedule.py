@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mesh.codec.ingest_frames import Opening
 from tests.builders import START_US, some_readings
-from tests.flows.mesh import STAGES
+from tests.flows.mesh import SLOTS, STAGES
 from water.readings import Readings, concatenate
 
 GATEWAYS = tuple(Opening(f"g-{number}", "north", False) for number in range(3))
@@ -63,7 +63,35 @@ class Start:
     stage: str
 
 
-Action = Send | Crash | Start
+@dataclass(frozen=True, slots=True)
+class Away:
+    """A shard's database takes no connection any more, until it is `back`."""
+
+    shard: int
+    back: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """A slot is not to be written any more, until it is thawed (`writable`)."""
+
+    slot: int
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A slot goes to the other shard, unless one of them is away."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Living:
+    """If one shard is away: the other one has caught up meanwhile."""
+
+
+Action = Send | Crash | Start | Away | Freeze | Moved | Living
 
 _SEND = st.builds(
     Send,
@@ -74,6 +102,19 @@ _SEND = st.builds(
     fault=st.sampled_from(["", "", "", "changed", "refused", "shuffled", "twice", "early"]),
 )
 _STAGE = st.sampled_from(STAGES)
-SCHEDULES: st.SearchStrategy[list[Action]] = st.lists(
-    st.one_of(_SEND, _SEND, _SEND, st.builds(Crash, _STAGE), st.builds(Start, _STAGE)), min_size=5, max_size=40
+_CRASH, _START = st.builds(Crash, _STAGE), st.builds(Start, _STAGE)
+SCHEDULES: st.SearchStrategy[list[Action]] = st.lists(st.one_of(_SEND, _SEND, _SEND, _CRASH, _START), min_size=5, max_size=40)
+
+_SLOT = st.integers(0, SLOTS - 1)
+_SHARDS = (
+    st.builds(Away, st.integers(0, 1), st.booleans()),
+    st.builds(Freeze, _SLOT, st.booleans()),
+    st.builds(Moved, _SLOT),
+    st.builds(Living),
 )
+SHARD_SCHEDULES: st.SearchStrategy[list[Action]] = st.lists(
+    st.one_of(_SEND, _SEND, _SEND, _SEND, *_SHARDS, *_SHARDS, st.just(Crash("record")), st.just(Start("record"))),
+    min_size=10,
+    max_size=40,
+)
+"""Histories in which shards go away, and slots are frozen and moved."""

@@ -12,7 +12,6 @@ import psycopg
 import pytest
 from waterquality.v1 import query_pb2, query_pb2_grpc
 
-from mesh.adapters.embedded_postgres import find_server
 from query_svc.tables import VALUE_COLUMNS
 from tests.engines import reachable_folder
 from tests.flows.archive import by_duckdb, by_pyarrow
@@ -133,7 +132,7 @@ async def _by_sql(system: System) -> Readings:
     )
     rows: list[tuple[Any, ...]] = []
     for shard in ("shard_0", "shard_1"):
-        dsn = find_server(system.data / "postgres").dsn(shard)
+        dsn = system.dsn(shard)
         async with await psycopg.AsyncConnection.connect(dsn) as connection:
             rows += await (await connection.execute(query)).fetchall()
     rows.sort(key=lambda row: row[:2])

@@ -69,7 +69,7 @@ async def test_objects_hold_what_the_shards_hold_and_another_deployment_is_made_
         sensors = [1, 11, 21]
         original = await read_back(source.target, sensors)
         assert len(await losers(source)) > 1000
-        paths = {tuple(path.relative_to(source.data / "objects").parts[1:5]) for path in objects_of(source)}
+        paths = {tuple(path.relative_to(source.objects).parts[1:5]) for path in objects_of(source)}
         assert len(paths) >= 30
         assert {region for region, *_ in paths} == {"lakes", "rivers", "elsewhere"}
         assert_same_rows(await by_pyarrow(source), original)
@@ -98,5 +98,5 @@ async def _exported(system: System) -> None:
 
 
 def _lines(system: System) -> int:
-    found = (system.data / "objects" / "manifest").glob("*/conflicts/*/*.jsonl")
+    found = (system.objects / "manifest").glob("*/conflicts/*/*.jsonl")
     return sum(len(path.read_bytes().splitlines()) for path in found)

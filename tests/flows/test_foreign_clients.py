@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from ingest_svc.service import NAME as INGEST
-from mesh.adapters.embedded_postgres import find_server
-from mesh.adapters.postgres_cluster import USER
 from mesh.unserved import UNSERVED
 from query_svc.wiring import SERVICES as QUERYING
 from tests.builders import START_US
@@ -199,10 +197,8 @@ async def test_psql_selects_from_the_public_names(grpcurl: Grpcurl, target: str,
 
 async def psql(system: System, query: str) -> list[str]:
     """Rows of both shards."""
-    postgres = find_server(system.data / "postgres")
     rows: list[str] = []
     for shard in ("shard_0", "shard_1"):
-        words = ("-At", "-c", query, "-h", str(postgres.socket_folder), "-U", USER, shard)
-        out = await run(str(PSQL), *words, environment={"PGPASSWORD": postgres.password})
+        out = await run(str(PSQL), "-At", "-c", query, system.dsn(shard), environment={})
         rows += out.splitlines()
     return rows

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from mesh import ledger
@@ -14,11 +15,13 @@ from mesh.adapters.directory import DirectoryObjects
 from mesh.codec.log_records import Accepted, Screened, read_accepted, read_screened
 from mesh.ports import Partition
 from mesh.topics import ACCEPTED, BACKFILL, SCREENED_FROM
+from query_svc import record_late, record_slots
 from query_svc.ledger_answer import Page
 from query_svc.tables import VALUE_COLUMNS
 from tests.conftest import FreshDatabase
 from tests.flows.mesh import Mesh, a_mesh
-from tests.flows.schedule import SCHEDULES, Action, Crash, Send, Start
+from tests.flows.schedule import SCHEDULES, SHARD_SCHEDULES, Action, Away, Crash, Freeze, Living, Moved, Send, Start
+from tests.flows.shard_trouble import ShardTrouble
 from water.readings import Readings
 from water.screen import Settings, screen
 from water.state import State
@@ -56,9 +59,33 @@ async def test_whatever_crashes_nothing_is_lost_doubled_or_flagged_otherwise(
             assert await _stored(mesh) == stored, "a restart changed the rows"
 
 
+@pytest.mark.timeout(300)
+@given(SHARD_SCHEDULES)
+@settings(
+    max_examples=12,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+async def test_whichever_shard_is_away_and_whichever_slot_moves_nothing_is_lost_or_doubled(
+    fresh_database: FreshDatabase, monkeypatch: pytest.MonkeyPatch, schedule: list[Action]
+) -> None:
+    """Law 13, with all the others. Small limits, so that a few records are as many as thousands."""
+    monkeypatch.setattr(record_slots, "CLOSE", 2)
+    monkeypatch.setattr(record_late, "CLOSE", 2)
+    monkeypatch.setattr(record_late, "READ_RECORDS", 3)
+    with tempfile.TemporaryDirectory() as folder:
+        async with a_mesh(fresh_database, DirectoryObjects(Path(folder))) as mesh:
+            expected = await _play(mesh, schedule)
+            page = await mesh.caught_up()
+            _check_ledger(page, expected)
+            _check_rows(page, await _accepted(mesh), await _stored(mesh))
+
+
 async def _play(mesh: Mesh, schedule: Iterable[Action]) -> Counter[str]:
     """Readings that were answered, by measure of the ledger."""
     answered: Counter[str] = Counter()
+    trouble = ShardTrouble(mesh)
     for sequence, action in enumerate(schedule, 1):
         match action:
             case Start(stage):
@@ -66,6 +93,8 @@ async def _play(mesh: Mesh, schedule: Iterable[Action]) -> Counter[str]:
                     mesh.start(stage)
             case Crash(stage):
                 await mesh.crash(stage)
+            case Away() | Freeze() | Moved() | Living():
+                await trouble.make(action)
             case Send():
                 readings = action.readings()
                 handed = await mesh.hand_over(action.opening, sequence, readings)

@@ -23,7 +23,7 @@ async def _alerts(request: object, context: object) -> alert_pb2.ListAlertsRespo
 async def _serving(service: str, methods: dict[str, Any]) -> tuple[grpc.aio.Server, int]:
     """A server that has only these methods of a service."""
     server = grpc.aio.server()
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         name: grpc.unary_unary_rpc_method_handler(
             method, request_deserializer=bytes, response_serializer=lambda answer: answer.SerializeToString()
         )

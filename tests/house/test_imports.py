@@ -31,7 +31,10 @@ ALLOWED: tuple[tuple[str, set[str]], ...] = (
     ("mesh/gateway*.py", {"numpy", "structlog", "grpc", "grpc_status", "google"}),
     ("mesh/settings.py", {"pydantic", "pydantic_settings"}),
     ("mesh/telemetry.py", {"prometheus_client"}),
-    *((f"mesh/{name}.py", {"numpy", "structlog", *DATABASE}) for name in ("shards", "shard_map", "positions", "ledger", "stages")),
+    *(
+        (f"mesh/{name}.py", {"numpy", "structlog", *DATABASE})
+        for name in ("shards", "shard_map", "positions", "ledger", "stages")
+    ),
     ("mesh/*", {"numpy", "structlog"}),
     ("*_svc/wiring.py", {"numpy", "structlog", "sqlalchemy", *WIRE}),
     ("*_svc/*positions.py", {"numpy", "structlog", "sqlalchemy"}),

@@ -55,7 +55,7 @@ async def serving(fresh_database: FreshDatabase) -> AsyncIterator[Serving]:
             await stages.create(connection)
         watch, progress = Watch(), Progress("board")
         board = Board(exchange, watch, "here", progress)
-        status = PipelineStatus(mesh.log, mesh.catalog, mesh.shards, mesh.recorded, clock)
+        status = PipelineStatus(mesh.log, mesh.catalog, mesh.recorded, clock)
         server = grpc.aio.server()
         query_pb2_grpc.add_QueryServiceServicer_to_server(QueryService(asked.answer, asked.places, watch, status, clock), server)
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(asked.sites, asked.sensors), server)

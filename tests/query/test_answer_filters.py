@@ -1,5 +1,7 @@
 """Questions that cannot be answered are refused, naming each field; tokens and page sizes keep their rules."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from mesh.errors import InvalidArgument, Unavailable
@@ -86,7 +88,7 @@ class OneShard:
         self._recorded = recorded
         self.waits: list[float] = []
 
-    async def wait_for(self, wanted: dict[Partition, int], wait_s: float) -> bool:
+    async def wait_for(self, wanted: dict[Partition, int], wait_s: float, sensor_ids: Sequence[int] = ()) -> bool:
         self.waits.append(wait_s)
         return all(self._recorded.get(partition, -1) >= offset for partition, offset in wanted.items())
 

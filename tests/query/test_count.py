@@ -109,7 +109,6 @@ async def test_a_record_buried_twice_counts_once(mesh: Deployment) -> None:
     [
         (Partition(ACCEPTED, 2), b"", {"gateway": "g", "hour": "noon", "count": "1"}),
         (Partition(REFUSED, 2), b"", {"gateway": "g", "hour": "0"}),
-        (Partition(DEAD, 2), b"\xff garbage", {}),
     ],
 )
 async def test_what_cannot_be_counted_stops_the_worker_before_it(
@@ -119,6 +118,13 @@ async def test_what_cannot_be_counted_stops_the_worker_before_it(
     with pytest.raises(Fault, match=f"{partition.topic}/2 offset 0"):
         await asyncio.wait_for(a_counter(mesh).run(), PATIENCE_S)
     assert await mesh.ledger() == {}
+
+
+async def test_what_is_no_dead_letter_is_nobodys_and_passed_by(mesh: Deployment) -> None:
+    await mesh.append(Partition(DEAD, 0), b"\xff garbage")
+    await mesh.append(Partition(DEAD, 0), dead(3, 10))
+    await count_all(mesh)
+    assert await mesh.ledger() == {"dead:screen": 10}
 
 
 async def test_a_counter_whose_position_was_moved_by_another_counts_nothing_and_ends(mesh: Deployment) -> None:

@@ -1,5 +1,6 @@
 """GetLedger: what became of every reading, when the answer is final, and pages that belong to one question (law 1)."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from mesh import ledger
 from mesh.clock import SystemClock
 from mesh.codec.log_records import Dead, write_dead
 from mesh.codec.stamp import HOUR_US, Stamp, write_stamp
-from mesh.errors import InvalidArgument, WaterError, from_rpc
+from mesh.errors import InvalidArgument, Unavailable, WaterError, from_rpc
 from mesh.ports import Partition
 from mesh.shards import transaction
 from mesh.stages import Progress
@@ -26,6 +27,7 @@ from query_svc.ledger_service import LedgerService
 from query_svc.record import Record as Recorder
 from tests.builders import START_US, some_readings
 from tests.query.deployment import Deployment, FreshDatabase, deployed, running
+from tests.query.shard_trouble import away
 
 
 @dataclass(slots=True)
@@ -258,3 +260,15 @@ async def test_sums_that_disagree_because_readings_arrive_meanwhile_are_no_loss(
     page, caught_up = await Interrupted(client.mesh, arrive).answer(Question(), {}, 0.0)
     assert not caught_up
     assert not page.balanced
+
+
+async def test_without_a_shard_there_is_no_sum_and_that_is_said_at_once(client: Client) -> None:
+    url = client.mesh.shards.engines[1].url.render_as_string(hide_password=False)
+    async with away(url), asyncio.timeout(10):
+        refusal = await client.refusal()
+        assert (refusal.reason, refusal.retry_after_s) == ("DATABASE_AWAY", 1.0)
+        answer = LedgerAnswer(client.mesh.log, client.mesh.catalog, client.mesh.shards, client.mesh.recorded, SystemClock())
+        for ask in (answer.page(Question()), answer.totals()):
+            with pytest.raises(Unavailable, match=r"no sum without shard 1: database .* is away"):
+                await ask
+    assert (await client.ask()).balanced

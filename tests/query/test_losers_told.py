@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 
@@ -11,10 +12,13 @@ from mesh.clock import ManualClock
 from mesh.codec.conflicts_told import Told, is_told, read_told, told_folder, write_told
 from mesh.errors import InvalidArgument
 from mesh.ports import Partition
-from mesh.shards import transaction
+from mesh.shards import Shards, transaction
+from mesh.stages import Progress
 from mesh.topics import SCREENED
+from query_svc.losers_export import LosersExport
 from tests.builders import some_readings
 from tests.query.deployment import Deployment, FreshDatabase, deployed, record_all, sensors_of_shard
+from tests.query.shard_trouble import away
 from tests.query.test_losers_export import ONE_LOSER, an_export, exported, other_values
 
 
@@ -87,6 +91,44 @@ async def test_a_shard_that_was_lost_and_made_anew_goes_on_behind_its_objects(
     assert len(await exported(objects)) == 11
     paths = [path async for path in objects.list(told_folder(mesh.log.log_id, 0))]
     assert write_told(before[0])[0] in paths, "what was once told stays true"
+
+
+async def test_what_a_shard_told_that_has_left_the_map_holds_back_no_other(
+    mesh: Deployment, objects: DirectoryObjects, clock: ManualClock
+) -> None:
+    await mesh.put(some_readings(10, sensors=5))
+    await record_all(mesh)
+    await an_export(mesh, objects, clock).export()
+    assert set(await told(objects)) == {0, 1}
+    async with transaction(mesh.shards.engines[0]) as connection:  # the slots of shard 1, 4 to 7, came with their positions
+        await connection.execute(text(_COME))
+    one = Shards(np.zeros(mesh.shards.slots, np.int64), {0: mesh.shards.engines[0]}, version=7)
+    export = LosersExport(one, objects, mesh.log.log_id, clock, Progress("losers_export"))
+    await export.export()
+    assert {shard: word.shard_count for shard, word in (await told(objects)).items()} == {0: 1}
+    assert (await told(objects))[0].until == {(SCREENED, 0): 0}
+
+
+async def test_no_shard_tells_anything_new_while_another_is_away(
+    mesh: Deployment, objects: DirectoryObjects, clock: ManualClock
+) -> None:
+    """A slot that is behind may come from there to any other shard, and lose there what that one would have told already."""
+    export = an_export(mesh, objects, clock)
+    await export.export()
+    before = await told(objects)
+    await mesh.put(some_readings(10, sensors=5))
+    await record_all(mesh)
+    async with away(mesh.shards.engines[1].url.render_as_string(hide_password=False)):
+        await export.export()
+        assert await told(objects) == before
+    await export.export()
+    assert {shard: word.until[SCREENED, 0] for shard, word in (await told(objects)).items()} == {0: 0, 1: 0}
+
+
+_COME = """
+INSERT INTO positions (stage, slot, topic, partition, log_id, "offset", source_offset)
+SELECT stage, slot + 4, topic, partition, log_id, "offset", source_offset FROM positions
+"""
 
 
 def test_a_word_of_how_far_is_read_as_it_was_written_and_nothing_else_is() -> None:

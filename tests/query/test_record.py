@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from mesh.codec.stamp import Stamp, write_stamp
+from mesh.codec.stamp import Stamp, write_source, write_stamp
 from mesh.ports import Partition, Record, Stored
 from mesh.stages import Progress
 from mesh.topics import SCREENED, SCREENED_BACKFILL
@@ -180,7 +180,8 @@ async def test_a_sensor_is_entered_once_per_region_with_its_earliest_time(mesh: 
 def test_a_delivery_is_cut_into_runs_of_at_most_50_000_readings() -> None:
     counts = [20_000, 20_000, 20_000, 60_000, 1, 0, 49_999, 1]
     records = [
-        Stored(offset, Record(b"", write_stamp(Stamp("g", 0, count)) if count else {}), 0) for offset, count in enumerate(counts)
+        Stored(offset, Record(b"", write_source(offset, offset - 1) | (write_stamp(Stamp("g", 0, count)) if count else {})), 0)
+        for offset, count in enumerate(counts)
     ]
     runs = cut(Partition(SCREENED, 0), records)
     assert [[stored.offset for stored in run] for run in runs] == [[0, 1], [2], [3], [4, 5, 6], [7]]

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from mesh.codec.log_records import read_dead
 from mesh.codec.restored_records import RestoredReadings, read_restored, write_restored
-from mesh.errors import InvalidArgument, PositionLost
+from mesh.errors import InvalidArgument, PositionLost, Unavailable
 from mesh.ports import Partition
 from mesh.positions import NOWHERE, Position, move
 from mesh.shards import transaction
@@ -34,6 +34,7 @@ from tests.query.deployment import (
     stored,
     until,
 )
+from tests.query.shard_trouble import freeze
 from water.readings import Readings
 
 RESTORED_0 = Partition(RESTORED, 0)
@@ -70,6 +71,26 @@ async def counts(mesh: Deployment) -> dict[str, tuple[int, int]]:
         before = sums.get(path, (0, 0))
         sums[path] = (before[0] + stored_count, before[1] + known)
     return sums
+
+
+async def test_while_a_slot_is_moved_it_waits_and_then_writes_where_the_slot_is(mesh: Deployment) -> None:
+    readings = some_readings(100, sensors=50)
+    await restore(mesh, readings)
+    await freeze(mesh.shards.engines[1], 5)
+    with pytest.raises(Unavailable, match=r"slots \[5\] cannot be written now: they are being moved"):
+        await asyncio.wait_for(RecordRestored(mesh.log, mesh.shards, Progress("record_restored")).run(), PATIENCE_S)
+    assert await stored(mesh) == 0
+    await freeze(mesh.shards.engines[1], 5, writable=True)
+    worker = asyncio.create_task(RecordRestored(mesh.log, mesh.shards, Progress("record_restored")).run())
+    await all_restored(mesh)
+    await freeze(mesh.shards.engines[1], 6)
+    await restore(mesh, other := some_readings(100, sensors=50, start=START_US + 10**12), path="b")
+    with pytest.raises(Unavailable, match=r"slots \[6\] cannot be written now"):
+        await asyncio.wait_for(worker, PATIENCE_S)
+    await freeze(mesh.shards.engines[1], 6, writable=True)
+    await record_restored(mesh)
+    assert await stored(mesh) == 200 == len(readings) + len(other)
+    assert await counts(mesh) == {"a": (100, 0), "b": (100, 0)}
 
 
 def test_a_restored_record_comes_back_as_it_was() -> None:

@@ -17,6 +17,7 @@ from mesh.topics import ACCEPTED, CONTEXTS, DEAD, SCREENED, SILENCE, TOPICS
 from query_svc import wiring
 from query_svc.retain import EVERY_S, Retain
 from tests.query.deployment import Deployment, FreshDatabase, deployed, end, until
+from tests.query.shard_trouble import away
 
 ACCEPTED_0, SCREENED_0 = Partition(ACCEPTED, 0), Partition(SCREENED, 0)
 PASSED_BY: Mapping[str, Sequence[str]] = {
@@ -94,6 +95,23 @@ async def test_the_slowest_slot_of_the_slowest_shard_holds_the_screened_records(
         await connection.execute(text('UPDATE positions SET "offset" = 2 WHERE slot = 3'))
     await retain.trim()
     assert await kept_from(mesh, SCREENED_0) == 3
+
+
+async def test_while_a_shard_is_away_only_what_the_recorder_reads_is_kept(mesh: Deployment, later: ManualClock) -> None:
+    progress = Progress("retain")
+    retain = Retain(mesh.log, mesh.catalog, mesh.shards, PASSED_BY, later, WEEK_S, progress)
+    await put(mesh, SCREENED_0)
+    await put(mesh, ACCEPTED_0)
+    for shard in range(2):
+        await move_recorder(mesh, shard, 6)
+    for stage in ("count", "screen"):
+        await move(mesh, stage, ACCEPTED_0, 4)
+    async with away(mesh.shards.engines[1].url.render_as_string(hide_password=False)):
+        assert await retain.trim() == 5
+    assert await kept_from(mesh, SCREENED_0) == 0
+    assert progress.problem.startswith("what is recorded is kept longer in the Log: database ")
+    assert await retain.trim() == 7
+    assert progress.problem == ""
 
 
 async def test_what_is_younger_than_the_retention_stays(mesh: Deployment) -> None:

@@ -59,7 +59,7 @@ async def looking(fresh_database: FreshDatabase) -> AsyncIterator[Looking]:
         clock = ShiftedClock()
         progresses = {stage: Progress(stage) for stage in ("accept", "count", "screen", "record", "sight")}
         heartbeat = Heartbeat(deployment.catalog, list(progresses.values()), "w1", clock)
-        status = PipelineStatus(deployment.log, deployment.catalog, deployment.shards, deployment.recorded, clock)
+        status = PipelineStatus(deployment.log, deployment.catalog, deployment.recorded, clock)
         yield Looking(deployment, clock, progresses, heartbeat, status)
 
 
@@ -187,7 +187,7 @@ async def test_a_shard_that_is_away_is_named_and_nobody_claims_to_know_what_is_r
     gone = open_engine("postgresql+psycopg://nobody@127.0.0.1:1/gone", 1)
     half = Shards(mesh.shards.owner, {0: mesh.shards.engines[0], 1: gone})
     await looking.heartbeat.beat()
-    status = PipelineStatus(mesh.log, mesh.catalog, half, Recorded(half, mesh.log.log_id), looking.clock)
+    status = PipelineStatus(mesh.log, mesh.catalog, Recorded(half, mesh.log.log_id), looking.clock)
     found = await status.status()
     assert found.readable_us is None
     assert "gone" in found.stages[3].problem

@@ -1,0 +1,1 @@
+"""Moving slots from shard to shard while everything runs: see docs/resharding.md."""
