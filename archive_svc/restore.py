@@ -26,7 +26,7 @@ from mesh.codec.packed import MAX_READING_BYTES
 from mesh.codec.restored_records import RestoredReadings, write_restored
 from mesh.errors import FailedPrecondition, InvalidArgument, NotFound, ObjectConflict, TooLarge
 from mesh.ports import Clock, Log, Objects, Partition, Record
-from mesh.shards import Shards, transaction
+from mesh.shards import AnyShards, transaction
 from mesh.tokens import write_position
 from mesh.topics import RESTORED
 from water.readings import Readings
@@ -87,7 +87,7 @@ class Restore:
         own: Objects,
         sources: Mapping[str, Objects],
         catalog: AsyncEngine,
-        shards: Shards,
+        shards: AnyShards,
         clock: Clock,
         told_within_s: float = TOLD_WITHIN_S,
     ) -> None:
@@ -113,7 +113,7 @@ class Restore:
         async with _alone(self._catalog):
             if source:
                 await read_manifest(objects, source, self._catalog)
-                await check_empty(source, self._log, self._catalog, self._shards)
+                await check_empty(source, self._log, self._catalog, self._shards.now)
             plan = Plan(self._catalog, found=bool(source))
             total, ends = await plan.make(wanted), await plan.ends()
             yield Restored(0, total)

@@ -17,7 +17,7 @@ from archive_svc.verify import Verify
 from mesh.ports import Clock, Log, Objects
 from mesh.run import Worker
 from mesh.settings import Settings
-from mesh.shards import Shards
+from mesh.shards import AnyShards
 from mesh.stages import Progress
 
 SERVICES = ("waterquality.v1.ArchiveService",)
@@ -54,17 +54,15 @@ def wire_archive(
     objects: Objects,
     archives: Mapping[str, Objects],
     catalog: AsyncEngine,
-    shards: Shards,
+    shards: AnyShards,
     clock: Clock,
-    by_json: bool = False,
-    compact_after_h: float = 6.0,
 ) -> Archiving:
-    """All roles of the service. `archives`: those of other deployments that can be restored from, by name. `by_json`: an object
-    for each sensor, in JSON. `compact_after_h`: how long after its end a day is put together, 0: never."""
+    """All roles of the service. `archives`: those of other deployments that can be restored from, by name."""
+    by_json = settings.archive_json
     progress = Progress("archive")
     archive = Archive(log, objects, catalog, progress, clock, settings.archive_chunk_s, settings.archive_chunk_readings, by_json)
     compacting = Progress("compact")
-    compact = Compact(log.log_id, objects, catalog, compacting, clock, compact_after_h, by_json)
+    compact = Compact(log.log_id, objects, catalog, compacting, clock, settings.archive_compact_h, by_json)
     manifest = Manifest(catalog)
     restore = Restore(log, objects, archives, catalog, shards, clock)
     service = ArchiveService(manifest, Verify(manifest, objects), restore, settings.unread_s)

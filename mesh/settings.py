@@ -77,6 +77,10 @@ class Settings(BaseSettings):
     archive_chunk_readings: int = Field(
         200_000, ge=1, le=1_000_000, description="Readings after which a chunk of the archive is packed at once."
     )
+    archive_json: bool = Field(False, description="Archive JSON, gzipped, an object for each sensor, instead of Parquet.")
+    archive_compact_h: float = Field(
+        6, ge=0, le=8_760, description="Hours after its end when a day of the archive is put together and verified; 0: never."
+    )
     archives: Annotated[dict[str, Path], NoDecode] = Field(
         {}, description="Archives that can be restored from besides our own: NAME=DIRECTORY of objects, commas between several."
     )

@@ -120,11 +120,11 @@ def wire_query(
         catalog=CatalogService(Sites(catalog, clock), Sensors(catalog, clock)),
         ledger=LedgerService(answer, log.log_id, log.partition_count),
         workers=(
-            Worker(record, Record(log, shards.now, record).run),
+            Worker(record, Record(log, shards, record).run),
             Worker(count, Count(log, catalog, fences, clock, count).run),
             Worker(sight, Sight(log, catalog, sight).run),
             Worker(boarding, Board(exchange, watch, worker, boarding).run),
-            Worker(restoring, RecordRestored(log, shards.now, restoring).run),
+            Worker(restoring, RecordRestored(log, shards, restoring).run),
             Worker(exporting, losers.run),
             Worker(retaining, retain.run),
             Worker(days, Days(catalog, shards, objects, log.log_id, clock, days).run),

@@ -153,7 +153,7 @@ def _wire(settings: Settings, ground: Ground, clock: Clock, name: str) -> tuple[
         wire_accept(settings, log, clock),
         wire_query(settings, log, exchange, objects, catalog, ground.shards, ground.reads, clock, name),
         wire_alert(settings, log, exchange, objects, catalog, ground.urgent, clock, name),
-        wire_archive(settings, log, ground.packed, ground.archives, catalog, ground.shards.now, clock),
+        wire_archive(settings, log, ground.packed, ground.archives, catalog, ground.shards, clock),
     )
 
 
@@ -175,7 +175,7 @@ def _workers(
         ),
         "query": querying.workers,
         "alert": alerting.workers,
-        "archive": (archiving.worker,),
+        "archive": archiving.workers,
     }
     mapping = Progress("shard_map")
     workers = [*ground.workers, Worker(mapping, FollowMap((ground.shards, ground.reads), mapping, clock).run)]

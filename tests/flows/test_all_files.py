@@ -15,6 +15,7 @@ from waterquality.v1 import query_pb2, query_pb2_grpc
 from query_svc.tables import VALUE_COLUMNS
 from tests.engines import reachable_folder
 from tests.flows.archive import by_duckdb, by_pyarrow
+from tests.flows.grounds import Ground
 from tests.flows.process import System, free_port
 from tests.flows.reading_back import Sums, assert_same_rows, read_back, settled_ledger
 from tests.flows.truth import FILES, all_truth
@@ -25,9 +26,9 @@ pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture
-async def system() -> AsyncIterator[System]:
+async def system(ground: Ground) -> AsyncIterator[System]:
     with reachable_folder() as folder:
-        running = System(folder / "data", free_port())
+        running = System(folder / "data", free_port(), ground=await asyncio.to_thread(ground, folder))
         await running.start()
         try:
             yield running

@@ -16,6 +16,7 @@ from mesh.gateway import Gateway, GatewaySettings
 from tests.alert.receiver import SECRET, Receiver, receiving
 from tests.engines import reachable_folder
 from tests.flows.alarms import alarms_at_rest, ask, describe, watched
+from tests.flows.grounds import Ground
 from tests.flows.process import System, free_port
 from tests.flows.reading_back import assert_same_rows, first_of_each_key, read_back, settled_ledger
 from tests.flows.truth import FILES as ALL_FILES
@@ -37,10 +38,10 @@ pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture
-def systems() -> Iterator[tuple[System, System]]:
+def systems(ground: Ground) -> Iterator[tuple[System, System]]:
     """One to be disturbed, one not."""
     with reachable_folder() as folder:
-        pair = tuple(System(folder / name / "data", free_port()) for name in ("disturbed", "undisturbed"))
+        pair = tuple(System(folder / name / "data", free_port(), ground=ground(folder)) for name in ("disturbed", "undisturbed"))
         for system in pair:
             system.data.parent.mkdir()
         try:
