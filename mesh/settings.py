@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     )
     archive_json: bool = Field(False, description="Archive JSON, gzipped, an object for each sensor, instead of Parquet.")
     archive_compact_h: float = Field(
-        6, ge=0, le=8_760, description="Hours after its end when a day of the archive is put together and verified; 0: never."
+        6, ge=0, le=8_760, description="Hours after its end when a day of the archive is put together in one object; 0: never."
     )
     archives: Annotated[dict[str, Path], NoDecode] = Field(
         {}, description="Archives that can be restored from besides our own: NAME=DIRECTORY of objects, commas between several."

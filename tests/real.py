@@ -52,7 +52,8 @@ class RunEngines:
         """Kafka, rabbitmq or s3 runs on return; else the test is skipped or fails."""
         if kind not in self._problems:
             try:
-                return start(self.folder, 1, 0, fsync=False, only={kind})
+                shards = 0 if read_state(self.folder) is None else None  # what grew for a flow stays
+                return start(self.folder, 1, shards, fsync=False, only={kind})
             except SetupError as error:
                 self._problems[kind] = error.message
         cannot_be_had(self._problems[kind])

@@ -46,9 +46,8 @@ def shown(one: Unpacked) -> list[tuple[int, int, float, int]]:
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-ROWS = st.lists(
-    st.tuples(st.integers(-2, 2), st.integers(-2, 2), st.sampled_from([7.0, 8.0, 0.0, -0.0, float("nan")])), max_size=60
-)
+VALUES = st.sampled_from([7.0, 8.0, 0.0, -0.0, float("nan")])
+ROWS = st.lists(st.tuples(st.integers(-2, 2), st.integers(-2, 2), VALUES), min_size=1, max_size=60)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

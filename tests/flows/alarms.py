@@ -12,6 +12,7 @@ import grpc
 import psycopg
 from waterquality.v1 import alert_pb2, alert_pb2_grpc, catalog_pb2, catalog_pb2_grpc
 
+from tests.flows.grounds import OnEngines
 from tests.flows.process import System
 
 PATIENCE_S = 300.0
@@ -43,6 +44,10 @@ async def alarms_at_rest(system: System) -> tuple[Rows, Rows]:
     """(episodes, alerts) once every condition that was screened is in them and everything is notified; without what two runs may
     differ in: ids and times of ours."""
     await _none_of(system, _UNPUBLISHED)
+    if system.ground is None:
+        await _none_of(system, _UNTAKEN)
+    else:
+        await _no_tasks(system.ground)
     await _none_of(system, _WAITING)
     return await ask(system, _EPISODES), await ask(system, _ALERTS)
 
@@ -55,12 +60,20 @@ async def _none_of(system: System, query: str) -> None:
         await asyncio.sleep(0.1)
 
 
+async def _no_tasks(ground: OnEngines) -> None:
+    """Waits until no condition is on the Exchange any more, taken or not."""
+    deadline = monotonic() + PATIENCE_S
+    while waiting := await asyncio.to_thread(ground.tasks_waiting):
+        assert monotonic() < deadline, f"{waiting} tasks are left"
+
+
 _UNPUBLISHED = """
 SELECT 1 FROM positions r JOIN positions p USING (topic, partition, log_id)
 WHERE r.stage = 'sight' AND p.stage = 'publish' AND p."offset" < r."offset"
 """
+_UNTAKEN = "SELECT 1 FROM exchange.tasks WHERE priority = 1"
 _WAITING = """
-SELECT 1 FROM exchange.tasks WHERE priority = 1 UNION ALL SELECT 1 FROM alert.outbox WHERE opened_us IS NULL
+SELECT 1 FROM alert.outbox WHERE opened_us IS NULL
 UNION ALL SELECT 1 FROM alert.deliveries WHERE status = 'waiting'
 """
 _EPISODES = "SELECT condition_id, began_us, ended_us, historical FROM alert.episodes ORDER BY 1, 2"

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,23 @@ class OnEngines:
     def objects(self) -> Path:
         """Where the S3 server keeps the bucket, as plain files."""
         return self.engines.folder / "s3" / "data" / self.settings.s3_bucket
+
+    def tasks_waiting(self) -> int:
+        """Conditions in RabbitMQ: waiting, taken and not settled, or to be tried again. Takes a second or two."""
+        vhost = urlsplit(self.settings.rabbitmq_url.get_secret_value()).path.removeprefix("/")
+        command = [
+            str(self.engines.folder / "rabbitmqctl"),
+            "-q",
+            "list_queues",
+            "-p",
+            vhost,
+            "name",
+            "messages",
+            "--no-table-headers",
+        ]
+        out = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.decode()
+        counts = (line.split() for line in out.splitlines())
+        return sum(int(count) for name, count in counts if name.startswith("high_priority_queue"))
 
     def kill_databases(self) -> None:
         """kill -9 for every PostgreSQL of the run, which start again at once."""

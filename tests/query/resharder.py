@@ -20,7 +20,6 @@ from query_svc.tables import create_shard_tables
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.query.resharder"])
 _CLOCK = SystemClock()
-PATIENCE_S = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,7 @@ class Order:
     kill_at: tuple[str, str] = ("", "")
     mb_per_s: float = 0
     patience_s: float = 120
+    within_s: float = 240
 
 
 @dataclass(slots=True)
@@ -93,8 +93,8 @@ async def reshard_elsewhere(order: Order) -> Report | None:
     await asyncio.to_thread(process.start)
     theirs.close()
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            await asyncio.to_thread(process.join, PATIENCE_S)
+        async with asyncio.timeout(order.within_s):
+            await asyncio.to_thread(process.join, order.within_s)
         if process.exitcode == -signal.SIGKILL:
             return None
         assert process.exitcode == 0, f"the resharder ended with {process.exitcode}"

@@ -67,7 +67,7 @@ async def test_from_32_to_40_and_back_under_20_000_readings_a_second(mesh: Movin
 
 
 async def _reshard(mesh: Moving, wanted: int) -> None:
-    report = await reshard_elsewhere(mesh.order(wanted, mb_per_s=20))
+    report = await reshard_elsewhere(mesh.order(wanted, mb_per_s=20, within_s=900))
     assert isinstance(report, Report)
     assert report.slots == 64
     print(wanted, report)  # noqa: T201
