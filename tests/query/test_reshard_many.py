@@ -1,6 +1,7 @@
 """32 -> 40 -> 32 databases under 20,000 readings a second: measured where WQ_RESHARD=32 asks for it, some minutes long."""
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable
@@ -41,7 +42,8 @@ async def mesh() -> AsyncIterator[Moving]:
 
 @pytest.mark.timeout(1800)
 async def test_from_32_to_40_and_back_under_20_000_readings_a_second(mesh: Moving, objects: DirectoryObjects) -> None:
-    load, lines, marks = Load(mesh, sensors=5_000, batch=BATCH), [], []
+    load, marks = Load(mesh, sensors=5_000, batch=BATCH), []
+    gc.disable()  # millions of expected rows: a look at them all takes seconds
 
     async def measured(name: str, work: Awaitable[object]) -> None:
         began, put = time.monotonic(), sum(load.counts.values())
@@ -51,7 +53,7 @@ async def test_from_32_to_40_and_back_under_20_000_readings_a_second(mesh: Movin
 
     with beside(mesh.order(32), load.sensors * PARTITIONS) as asked:
         async with under_load(
-            mesh, load, objects, readers=1, recorders=0, ask_every_s=0.5, pause_s=0.2, most_behind=40
+            mesh, load, objects, readers=1, recorders=0, ask_every_s=0.5, pause_s=0.1, most_behind=80
         ) as asking:
             await measured("32 shards", asyncio.sleep(QUIET_S))  # not waited for: a stretch to measure
             await measured("32 -> 40", _reshard(mesh, 40))
