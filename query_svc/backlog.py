@@ -11,6 +11,7 @@ from mesh.stages import Heard
 from mesh.topics import SCREENED_FROM
 
 MOST_READS_AT_ONCE = 8
+READ_AT_MOST_S = 1.0
 
 Nexts = Mapping[Partition, int]
 """For each partition the first offset that a stage has not covered."""
@@ -40,28 +41,41 @@ async def screened_until(log: Log, partitions: Iterable[Partition]) -> dict[Part
 
 
 class Ages:
-    """When the records that stages wait at were appended; each is read once."""
+    """When the records that stages wait at were appended. Each is read once; of what one look needs no more than a second is
+    spent on reading, so that hundreds of partitions with something waiting do not hold the answer up."""
 
-    def __init__(self, log: Log, now_us: int) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
-        self._now_us = now_us
+        self._now_us = 0
+        self._until_s = 0.0
+        self._before: dict[tuple[Partition, int], int] = {}
         self._appended_us: dict[tuple[Partition, int], int] = {}
 
-    async def oldest_us(self, places: Nexts) -> int:
-        """Age of the oldest record at or behind these places, microseconds; 0: there is none."""
+    def look(self, now_us: int) -> None:
+        """Begins a look: what the last one needed is still known."""
+        self._now_us = now_us
+        self._until_s = asyncio.get_running_loop().time() + READ_AT_MOST_S
+        self._before, self._appended_us = self._appended_us, {}
+
+    async def oldest_us(self, places: Nexts) -> tuple[int, bool]:
+        """Age of the oldest record at or behind these places, microseconds, 0: there is none; and whether all of them were read,
+        else some may be older."""
         limit = asyncio.Semaphore(MOST_READS_AT_ONCE)
 
-        async def read(partition: Partition, offset: int) -> None:
+        async def read(place: tuple[Partition, int]) -> None:
             async with limit:
-                found = await self._log.read(partition, offset, 1)
-            self._appended_us[partition, offset] = found[0].appended_at_us if found else self._now_us
+                if asyncio.get_running_loop().time() < self._until_s:
+                    found = await self._log.read(*place, 1)
+                    self._appended_us[place] = found[0].appended_at_us if found else self._now_us
 
         try:
             async with asyncio.TaskGroup() as tasks:
                 for place in places.items():
-                    if place not in self._appended_us:
-                        tasks.create_task(read(*place))
+                    if place in self._before:
+                        self._appended_us[place] = self._before[place]
+                    elif place not in self._appended_us:
+                        tasks.create_task(read(place))
         except BaseExceptionGroup as errors:
             raise first_error(errors) from errors
-        oldest_us = min((self._appended_us[place] for place in places.items()), default=self._now_us)
-        return max(0, self._now_us - oldest_us)
+        known = [self._appended_us[place] for place in places.items() if place in self._appended_us]
+        return max(0, self._now_us - min(known, default=self._now_us)), len(known) == len(places)

@@ -87,6 +87,8 @@ class PipelineStatus:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._last: tuple[int, Status] | None = None
+        self._ages = Ages(log)
+        self._readable_us = 0
 
     async def status(self) -> Status:
         """At most one second old. Raises Unavailable when the Log or the catalog database is away."""
@@ -104,10 +106,12 @@ class PipelineStatus:
         nexts = {stage: await self._catalog_nexts(stage) for stage in _IN_CATALOG if stage in self._sources}
         nexts["screen"] = await self._screen_nexts(heard, ends)
         nexts |= {stage: told(heard, stage) for stage in _BY_THEIR_WORD}
-        ages = Ages(self._log, now_us)
+        ages = self._ages
+        ages.look(now_us)
         recorded, away = await self._recorded.positions()
         nexts["record"] = {partition: position.next for partition, position in recorded.items()}
-        readable_us = None if away else await _readable_us(recorded, ends, ages, now_us)
+        if not away:
+            self._readable_us = max(self._readable_us, await _readable_us(recorded, ends, ages, now_us))
         beats = {stage: [beat for beat in heard if beat.stage == stage] for stage in self._sources}
         problems = {stage: _problem(beats[stage], now_us) for stage in self._sources}
         problems["record"] = "; ".join(away.values()) or problems["record"]
@@ -117,10 +121,11 @@ class PipelineStatus:
             places = waiting(mine, nexts.get(stage, {}))
             backlog = sum(ends[partition].next - offset for partition, offset in places.items())
             rate = sum(beat.rate_per_s for beat in beats[stage] if not _stale(beat, now_us))
-            found.append(StageStatus(stage, backlog, await ages.oldest_us(places), rate, problems[stage]))
+            lag_us, _ = await ages.oldest_us(places)
+            found.append(StageStatus(stage, backlog, lag_us, rate, problems[stage]))
         others = {beat.stage: beat for beat in heard if beat.stage not in self._sources and beat.problem}
         found += [StageStatus(beat.stage, 0, 0, beat.rate_per_s, beat.problem) for beat in others.values()]
-        return Status(tuple(found), readable_us)
+        return Status(tuple(found), None if away else self._readable_us or None)
 
     async def _catalog_nexts(self, stage: str) -> Nexts:
         async with transaction(self._catalog, READ_WITHIN_S) as connection:
@@ -135,14 +140,16 @@ class PipelineStatus:
 
 
 async def _readable_us(recorded: Mapping[Partition, Position], ends: Mapping[Partition, Ends], ages: Ages, now_us: int) -> int:
-    """When the oldest unrecorded record was appended: whatever is not readable was acknowledged later."""
+    """When the oldest unrecorded record was appended: whatever is not readable was acknowledged later. 0: not all could be
+    looked at in time, so what was known before still holds and nothing more."""
     lanes = {partition: end for partition, end in ends.items() if partition.topic in _LANES}
     nexts = {
         Partition(SOURCE_OF[partition.topic], partition.number): position.source_offset + 1
         for partition, position in recorded.items()
         if partition.topic in _SCREENED
     }
-    return now_us - await ages.oldest_us(waiting(lanes, nexts))
+    age_us, complete = await ages.oldest_us(waiting(lanes, nexts))
+    return now_us - age_us if complete else 0
 
 
 def _stale(beat: Heard, now_us: int) -> bool:
