@@ -119,7 +119,7 @@ class BreakableProxy:
                 _abort(end)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, from_client: bool) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):
             while data := await reader.read(_CHUNK_BYTES if self._bytes_per_s is None else _LIMITED_CHUNK_BYTES):
                 if self._delay_s:
                     await asyncio.sleep(self._delay_s)
@@ -153,6 +153,6 @@ def _abort(writer: asyncio.StreamWriter) -> None:
     """Closes with a reset, not with an orderly end."""
     connection: socket.socket | None = writer.get_extra_info("socket")
     if connection is not None and not writer.is_closing():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT_AT_CLOSE)
     writer.transport.abort()

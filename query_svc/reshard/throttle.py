@@ -2,12 +2,12 @@
 
 from mesh.ports import Clock
 
-BURST_S = 0.25
+BURST_S = 0.05
 MOST_PAUSE_S = 5.0
 
 
 class Throttle:
-    """Lets `bytes_per_s` through on average, at most a quarter of a second's worth at once; 0: no limit."""
+    """Lets `bytes_per_s` through on average, at most a twentieth of a second's worth at once; 0: no limit."""
 
     def __init__(self, bytes_per_s: float, clock: Clock) -> None:
         self._bytes_per_s = bytes_per_s
