@@ -18,7 +18,6 @@ from mesh.run import stop_on_signals
 from mesh.settings import Settings, read_settings
 from web_svc.wiring import serving_web
 from wq.connect import find_target, says_errors
-from wq.ground_engines import engines_ground
 from wq.live import PresentStderr
 from wq.roles import ROLES, Roles, some_roles
 from wq.system import running_system
@@ -83,6 +82,8 @@ serve.__doc__ = _EXAMPLES
 
 
 async def _serve(settings: Settings, roles: Roles, name: str, endpoint: Path | None) -> None:
+    from wq.ground_engines import engines_ground  # four drivers that no other command needs
+
     stop, clock = asyncio.Event(), SystemClock()
     with stop_on_signals(stop):
         make = partial(engines_ground, settings=settings, clock=clock)
