@@ -25,6 +25,11 @@ from wq.migrate import bring_up, check_deployment
 S3_THREADS = 4
 AWAY_AT_MOST_S = 120.0
 LOOK_AGAIN_S = 1.0
+_REFUSED = {
+    "does not exist": "run wq migrate, which makes it, or set catalog_url",
+    "authentication failed": "set user and password in catalog_url",
+}
+"""What a server that answers says (in English, as our own do) when to wait for it would be in vain."""
 _log = structlog.get_logger()
 _T = TypeVar("_T")
 
@@ -91,7 +96,14 @@ def s3_settings(settings: Settings) -> S3Settings:
 
 async def _read_map(catalog: AsyncEngine, settings: Settings) -> ShardMap:
     """The shard map of a deployment that is as this version needs it."""
-    found, problems = await check_deployment(catalog, settings, lambda address: open_engine(database_url(settings, address), 1))
+    try:
+        found, problems = await check_deployment(
+            catalog, settings, lambda address: open_engine(database_url(settings, address), 1)
+        )
+    except Unavailable as error:
+        if mend := next((mend for sign, mend in _REFUSED.items() if sign in error.message), ""):
+            raise SetupError(f"{error.message.strip()}: {mend}") from error
+        raise
     if problems or found is None:
         raise SetupError("; ".join(problems) or "the catalog has no shard map: run wq migrate")
     return found
