@@ -35,6 +35,8 @@ def answers(
             return await handler(self, request, context)
         except WaterError as error:
             code, message, details = error.code, error.message, _details(error)
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None  # the caller went while something was on its way to it: nothing to log
         except (grpc.aio.AbortError, grpc.aio.BaseError):
             raise
         except Exception as error:  # noqa: BLE001 - the edge: nothing of ours may leak to a caller
