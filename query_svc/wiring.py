@@ -7,15 +7,13 @@ import grpc
 from sqlalchemy.ext.asyncio import AsyncEngine
 from waterquality.v1 import catalog_pb2_grpc, ledger_pb2_grpc, query_pb2_grpc
 
-from mesh import stages
 from mesh.context import Publisher
 from mesh.ports import Clock, Exchange, Log, Objects
 from mesh.run import Worker
 from mesh.settings import Settings
-from mesh.shards import AnyShards, Shards, transaction
+from mesh.shards import AnyShards
 from mesh.stages import Progress
 from mesh.topics import ACCEPTED, BACKFILL, DEAD, REFUSED, RESTORED, SCREENED, SCREENED_BACKFILL, SILENCE
-from query_svc import catalog_tables
 from query_svc.answer import Answer
 from query_svc.board import Board
 from query_svc.catalog import CatalogOwner
@@ -36,7 +34,6 @@ from query_svc.sensors import Sensors
 from query_svc.sight import Sight
 from query_svc.sites import Sites
 from query_svc.status import EVERY_STAGE, PipelineStatus
-from query_svc.tables import create_catalog_tables, create_shard_tables
 from query_svc.watch import Watch
 
 SERVICES = ("waterquality.v1.QueryService", "waterquality.v1.CatalogService", "waterquality.v1.LedgerService")
@@ -72,23 +69,6 @@ class Querying:
         query_pb2_grpc.add_QueryServiceServicer_to_server(self.query, server)
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server(self.catalog, server)
         ledger_pb2_grpc.add_LedgerServiceServicer_to_server(self.ledger, server)
-
-
-async def create_catalog(catalog: AsyncEngine) -> None:
-    """Everything that the service keeps in the catalog is there on return; safe to repeat."""
-    await create_catalog_tables(catalog)
-    await catalog_tables.create_tables(catalog)
-    async with transaction(catalog) as connection:
-        await stages.create(connection)
-
-
-async def create_shards(shards: Shards) -> None:
-    """The tables of every shard are there on return; safe to repeat."""
-
-    async def create(shard: int, engine: AsyncEngine) -> None:
-        await create_shard_tables(engine, shards.slots, shards.slots_of_shard(shard))
-
-    await shards.gather(create)
 
 
 def wire_query(

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from mesh.adapters.directory import DirectoryObjects
-from mesh.adapters.kafka import KafkaSettings, open_kafka_log
+from mesh.adapters.kafka import open_kafka_log
 from mesh.adapters.rabbitmq import open_rabbitmq_exchange
 from mesh.adapters.s3 import S3Settings, open_s3_objects
 from mesh.errors import SetupError, Unavailable
@@ -20,7 +20,7 @@ from mesh.shard_map import LiveShards, ShardMap
 from mesh.shards import open_engine
 from wq.database_url import database_url
 from wq.ground import CATALOG_CONNECTIONS, DISK_THREADS, READ_CONNECTIONS, SHARD_CONNECTIONS, URGENT_CONNECTIONS, Ground
-from wq.migrate import bring_up, check_deployment
+from wq.migrate import bring_up, check_deployment, kafka_settings
 
 S3_THREADS = 4
 AWAY_AT_MOST_S = 120.0
@@ -75,12 +75,6 @@ async def engines_ground(stack: AsyncExitStack, settings: Settings, clock: Clock
     disk = stack.enter_context(ThreadPoolExecutor(DISK_THREADS, "directory"))
     archives = {name: DirectoryObjects(folder, disk) for name, folder in settings.archives.items()}
     return Ground(catalog, urgent, shards, reads, log, exchange, objects, packed, archives)
-
-
-def kafka_settings(settings: Settings) -> KafkaSettings:
-    return KafkaSettings(
-        settings.kafka_servers, settings.kafka_prefix, partitions=settings.partitions, replication=settings.kafka_replication
-    )
 
 
 def s3_settings(settings: Settings) -> S3Settings:

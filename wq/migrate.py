@@ -87,18 +87,22 @@ def wanted_of(settings: Settings) -> Wanted:
     return Wanted(partial(database_url, settings), settings.shards, settings.slots, settings.keep_days)
 
 
+def kafka_settings(settings: Settings) -> KafkaSettings:
+    """The topics of these settings."""
+    return KafkaSettings(
+        settings.kafka_servers, settings.kafka_prefix, partitions=settings.partitions, replication=settings.kafka_replication
+    )
+
+
 async def _everything(settings: Settings, clock: Clock, say: Say) -> list[Outcome]:
     return [*await migrate_all(wanted_of(settings), clock, say), await _make_topics(settings)]
 
 
 async def _make_topics(settings: Settings) -> Outcome:
     name = f"Kafka at {settings.kafka_servers}"
-    wanted = KafkaSettings(
-        settings.kafka_servers, settings.kafka_prefix, partitions=settings.partitions, replication=settings.kafka_replication
-    )
     began = asyncio.get_running_loop().time()
     try:
-        await create_topics(wanted)
+        await create_topics(kafka_settings(settings))
         problem, is_away = "", False
     except WaterError as error:
         problem, is_away = error.message, isinstance(error, Unavailable)

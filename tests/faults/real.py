@@ -31,7 +31,8 @@ from tests.flows.process import free_port
 from tests.proxy import BreakableProxy
 from tests.wq.small_disk import may_mount, small_disk
 from wq.engines.engine_set import EngineSet, start, stop
-from wq.ground_engines import kafka_settings, s3_settings
+from wq.ground_engines import s3_settings
+from wq.migrate import kafka_settings
 
 WQ = (sys.executable, "-m", "wq")
 SHARDS = 2
